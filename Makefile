@@ -1,0 +1,121 @@
+# Everything a developer types. `make` alone explains. No step needs more than Python, make and a package index.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.SUFFIXES:
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+GEN := build/gen
+PIP_INSTALL := -m pip install --disable-pip-version-check --require-virtualenv
+SOURCES := $(wildcard protos/inferway clients services tests tools benchmarks examples)
+IMAGE := build/contract.binpb
+RELEASED := protos/inferway-released.binpb
+ARGS ?=
+
+.PHONY: help setup setup-dev up test check types fmt gen lock bench release-image test-compose clean
+
+help: ## Show this text
+	@echo "inferway: serves TensorFlow models over gRPC"
+	@echo
+	@echo "  make up              install into .venv, start everything and show a model at work (Ctrl-C stops)"
+	@echo "  make test            install, check and run the whole test suite"
+	@echo
+	@echo "All targets:"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo
+	@echo "Examples:"
+	@echo "  make up ARGS='--data-dir /tmp/inferway --workers 2'"
+	@echo "  make test ARGS='tests/unit -k queue'"
+	@echo "  make setup PYTHON=python3.12"
+
+setup: $(VENV)/.runtime ## Install what `inferway` needs into .venv
+
+setup-dev: $(VENV)/.dev ## Install what tests and checks need, too
+
+up: setup ## Start registry, worker and gateway with a demo model; ARGS go to `inferway up`
+	@exec $(BIN)/inferway up $(ARGS)
+
+test: setup-dev ## Run every check and every test; ARGS go to pytest
+	@$(MAKE) --no-print-directory check
+	@exec $(BIN)/python -m pytest $(ARGS)
+
+check: setup-dev $(GEN)/.installed ## Lint, types, contract, imports, locks, stubs
+	@echo "check: ruff"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@echo "check: locks"
+	@$(BIN)/python tools/lock.py --check
+	@echo "check: generated code is what the protos say"
+	@$(GEN)/bin/python tools/gen_protos.py --check
+	@echo "check: buf lint, buf breaking"
+	@$(GEN)/bin/python tools/gen_protos.py --image $(IMAGE)
+	@$(BIN)/buf lint $(IMAGE)
+	@$(BIN)/buf breaking $(IMAGE) --against $(RELEASED)
+	@echo "check: who imports whom"
+	@$(BIN)/lint-imports --no-logo --quiet
+	@echo "check: mypy --strict"
+	@$(BIN)/mypy $(SOURCES)
+
+types: setup-dev ## Run mypy alone
+	@$(BIN)/mypy $(SOURCES)
+
+fmt: setup-dev ## Format, and fix what can be fixed
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format --quiet .
+
+gen: $(GEN)/.installed ## Regenerate the Python modules of the protos
+	@$(GEN)/bin/python tools/gen_protos.py
+
+lock: setup-dev ## Rewrite requirements/ from the pyproject files; ARGS=--upgrade takes the newest
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/lock.py $(ARGS)
+
+bench: setup-dev ## Measure against baselines; ARGS go to the benchmark
+	@exec $(BIN)/python benchmarks/run.py $(ARGS)
+
+release-image: setup-dev $(GEN)/.installed ## At a release only: what the contract may not break from now on
+	@$(GEN)/bin/python tools/gen_protos.py --image $(RELEASED)
+
+test-compose: setup-dev ## Build and try the images; needs Docker
+	@exec $(BIN)/python -m pytest -m compose tests/compose $(ARGS)
+
+clean: ## Remove everything that make has made, .venv too
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A virtual environment of the right Python, or a sentence that says what is wrong.
+$(VENV)/.made $(GEN)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+	  echo "inferway needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1 || echo 'not there')." >&2; \
+	  echo "Name another one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
+	  echo "This Python cannot make virtual environments; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
+	@echo "setup: making $(@D) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(@D)
+	@touch $@
+
+OWN_PROJECTS := pyproject.toml protos/pyproject.toml clients/python/pyproject.toml
+
+# Dependencies come pinned and hashed; our own three distributions never from an index.
+define install
+	@echo "setup: installing $(1) into $(VENV) (the first time takes a minute or two)"
+	@$(BIN)/python $(PIP_INSTALL) --require-hashes $(foreach lock,$(1),-r requirements/$(lock).txt)
+	@echo "setup: installing inferway itself"
+	@$(BIN)/python $(PIP_INSTALL) --quiet --no-deps --no-build-isolation -e protos -e clients/python -e .
+endef
+
+$(VENV)/.runtime: $(VENV)/.made requirements/build.txt requirements/runtime.txt $(OWN_PROJECTS)
+	$(call install,build runtime)
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.made requirements/dev.txt $(OWN_PROJECTS)
+	$(call install,dev)
+	@touch $(VENV)/.runtime $@
+
+$(GEN)/.installed: $(GEN)/.made requirements/gen.txt
+	@echo "setup: installing the code generator into $(GEN)"
+	@$(GEN)/bin/python $(PIP_INSTALL) --quiet --require-hashes -r requirements/gen.txt
+	@touch $@
