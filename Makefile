@@ -33,6 +33,7 @@ help: ## Show this text
 	@echo "  make setup PYTHON=python3.12"
 
 setup: $(VENV)/.runtime ## Install what `inferway` needs into .venv
+	@echo "setup: done"
 
 setup-dev: $(VENV)/.dev ## Install what tests and checks need, too
 
@@ -89,7 +90,7 @@ clean: ## Remove everything that make has made, .venv too
 # A virtual environment of the right Python, or a sentence that says what is wrong.
 $(VENV)/.made $(GEN)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
-	  echo "inferway needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is: $$($(PYTHON) --version 2>&1 || echo 'not there')." >&2; \
+	  echo "inferway needs Python 3.11, 3.12 or 3.13, and '$(PYTHON)' is: $$($(PYTHON) --version 2>/dev/null || echo 'not there')." >&2; \
 	  echo "Name another one: make $(or $(MAKECMDGOALS),setup) PYTHON=python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { \
 	  echo "This Python cannot make virtual environments; on Debian or Ubuntu: apt install python3-venv" >&2; exit 1; }
