@@ -57,7 +57,7 @@ check: setup-dev $(GEN)/.installed ## Lint, types, contract, imports, locks, stu
 	@$(BIN)/buf lint $(IMAGE)
 	@$(BIN)/buf breaking $(IMAGE) --against $(RELEASED)
 	@echo "check: who imports whom"
-	@$(BIN)/lint-imports --no-logo --quiet
+	@$(BIN)/lint-imports --no-logo
 	@echo "check: mypy --strict"
 	@$(BIN)/mypy $(SOURCES)
 
