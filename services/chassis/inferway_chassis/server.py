@@ -1,0 +1,132 @@
+"""The gRPC server that every service runs: pipeline, health, reflection, limits, drain and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from importlib import resources
+from typing import Any
+
+import grpc
+from google.protobuf import descriptor_pool, message_factory
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from grpc import aio
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from inferway_chassis.addresses import AddressTaken, refuse_open_plaintext
+from inferway_chassis.health import Health
+from inferway_chassis.pipeline import Pipeline
+from inferway_chassis.process import Process
+from inferway_chassis.settings import ServiceSettings
+
+_LOG = logging.getLogger(__name__)
+
+
+class Server:
+    """One gRPC server. Add services, then `start`; `drain` and `stop` end it in two steps."""
+
+    def __init__(self, settings: ServiceSettings, process: Process) -> None:
+        """Takes address and limits from `settings`; nothing listens yet. Raises SettingsRefused."""
+        refuse_open_plaintext(settings.grpc_address, settings)
+        self._address = settings.grpc_address
+        self._server = aio.server(options=_options(settings.max_message_bytes))
+        self._pipeline = Pipeline(process.telemetry)
+        self._public_names: list[str] = []
+        self._drain_callbacks: list[Callable[[], Awaitable[None]]] = []
+        self.health = Health()
+        self.port = 0
+        """The bound port; 0 before `start`."""
+
+    def add_service(self, descriptor: ServiceDescriptor, servicer: object, public_name: str | None = None) -> None:
+        """Serves every rpc of `descriptor` by the method of that name on `servicer`.
+
+        `public_name` is the full service name on the wire where it differs from the descriptor's (foreign protos).
+        """
+        name = public_name or descriptor.full_name
+        handlers = {method.name: self._handler(name, method, servicer) for method in descriptor.methods}
+        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        self._public_names.append(name)
+
+    def on_drain(self, callback: Callable[[], Awaitable[None]]) -> None:
+        """Calls `callback` once when the server begins to drain."""
+        self._drain_callbacks.append(callback)
+
+    async def start(self) -> None:
+        """Listens. Raises AddressTaken."""
+        self._add_health_and_reflection()
+        try:
+            self.port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            message = f"{self._address} is taken by another process, or is no address of this machine"
+            raise AddressTaken(message) from error
+        await self._server.start()
+        for name in ("", *self._public_names):
+            await self.health.set(name, serving=True)
+        _LOG.info("listening", extra={"address": self._address, "port": self.port})
+
+    async def drain(self) -> None:
+        """Tells everybody that the server is leaving, while it still serves."""
+        await self.health.drain()
+        await asyncio.gather(*(callback() for callback in self._drain_callbacks))
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Takes nothing new, lets what runs end within `grace_seconds`, then cuts it."""
+        await self._server.stop(grace_seconds)
+
+    def _handler(self, service: str, method: MethodDescriptor, servicer: object) -> grpc.RpcMethodHandler[Any, Any]:
+        behaviour: Callable[..., Any] = getattr(servicer, method.name)
+        parse = message_factory.GetMessageClass(method.input_type).FromString
+        serialise = message_factory.GetMessageClass(method.output_type).SerializeToString
+        streams = method.client_streaming
+        wrap = self._pipeline.stream_response if method.server_streaming else self._pipeline.unary_response
+        handle = wrap(service, method.name, behaviour, parse, streams=streams)
+        shape = f"{'stream' if streams else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
+        make: Callable[..., grpc.RpcMethodHandler[Any, Any]] = getattr(grpc, f"{shape}_rpc_method_handler")
+        return make(handle, request_deserializer=None, response_serializer=serialise)
+
+    def _add_health_and_reflection(self) -> None:
+        health_service = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        self._server.add_generic_rpc_handlers((_health_handler(self.health),))
+        names = [*self._public_names, health_service, reflection.SERVICE_NAME]
+        reflection.enable_server_reflection(names, self._server, pool=public_descriptors())
+
+
+def public_descriptors() -> descriptor_pool.DescriptorPool:
+    """All contracts in the form in which clients compile them."""
+    pool = descriptor_pool.DescriptorPool()
+    data = (resources.files("inferway") / "descriptors.binpb").read_bytes()
+    for file in FileDescriptorSet.FromString(data).file:
+        pool.AddSerializedFile(file.SerializeToString())
+    for module in (health_pb2, reflection_pb2):
+        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
+    return pool
+
+
+def _health_handler(health: Health) -> grpc.GenericRpcHandler:
+    """Health outside the pipeline: its own servicer sets its own statuses."""
+    request, response = health_pb2.HealthCheckRequest, health_pb2.HealthCheckResponse
+    serialisers: dict[str, Any] = {
+        "request_deserializer": request.FromString,
+        "response_serializer": response.SerializeToString,
+    }
+    return grpc.method_handlers_generic_handler(
+        "grpc.health.v1.Health",
+        {
+            "Check": grpc.unary_unary_rpc_method_handler(health.servicer.Check, **serialisers),
+            "Watch": grpc.unary_stream_rpc_method_handler(health.servicer.Watch, **serialisers),
+        },
+    )
+
+
+def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", max_message_bytes),
+        ("grpc.max_send_message_length", max_message_bytes),
+        # grpcio shares a port with any other process by default; a second stack must be told that it is taken.
+        ("grpc.so_reuseport", 0),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    ]
