@@ -1,0 +1,247 @@
+"""A gateway for tests: the prediction service over a real socket, with Python functions as models.
+
+    async with FakeGateway({"affine": FakeModel(AFFINE_IN, AFFINE_OUT, lambda x: {"y": 2 * x["x"] + 1})}) as gateway:
+        async with Client(gateway.target) as client: ...
+
+It checks requests and raises errors as the real one does: both pass the same suite.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Never, Self
+
+import grpc
+
+from inferway import names
+from inferway.datatypes import Datatype
+from inferway.errors import (
+    AliasNotFound,
+    DatatypeMismatch,
+    DuplicateInput,
+    EndpointNotFound,
+    InferwayError,
+    InvalidBatch,
+    MissingInput,
+    ShapeMismatch,
+    StreamProtocolViolated,
+    UnknownInput,
+    UnknownOutput,
+    VersionNotFound,
+)
+from inferway.prediction.v1 import prediction_service_pb2, prediction_service_pb2_grpc
+from inferway.status import to_status
+from inferway.type.v1 import tensor_pb2
+from inferway_client.tensors import Array, decode, encode
+from inferway_client.transport import STATUS_DETAILS
+
+__all__ = ["FakeGateway", "FakeModel", "TensorSpec"]
+
+MAX_IN_FLIGHT = 64
+REQUESTS_KEPT = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Datatype and shape of an input; -1 is any size."""
+
+    datatype: Datatype
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FakeModel:
+    """A model of which every version computes the same."""
+
+    inputs: Mapping[str, TensorSpec]
+    """What it takes."""
+    output_names: tuple[str, ...]
+    """What `compute` returns."""
+    compute: Callable[[Mapping[str, Array]], Mapping[str, Array]]
+    """Outputs by name from inputs by name; an InferwayError that it raises is the answer."""
+    versions: tuple[int, ...] = (1,)
+    """Numbers; the endpoint sends its traffic to the last."""
+    aliases: Mapping[str, int] = field(default_factory=dict)
+    """Versions by alias."""
+
+
+class FakeGateway:
+    """Serves models by endpoint name, for use as `async with FakeGateway(models) as gateway`."""
+
+    def __init__(self, models: Mapping[str, FakeModel]) -> None:
+        """Takes the models; listens on a free port of the loopback interface once entered."""
+        self._servicer = _PredictionServicer(models)
+        self.target = ""
+        """`host:port`, once entered."""
+
+    @property
+    def calls(self) -> deque[Mapping[str, str]]:
+        """Metadata of the last thousand calls, oldest first."""
+        return self._servicer.calls
+
+    def fail_next(self, *errors: InferwayError) -> None:
+        """Answers as many coming predictions with these errors, one each, in this order."""
+        self._servicer.failures.extend(errors)
+
+    async def __aenter__(self) -> Self:
+        """Listens."""
+        self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(self._servicer, self._server)
+        self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        await self._server.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Cuts all calls."""
+        await self._server.stop(None)
+
+
+class _PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer):
+    def __init__(self, models: Mapping[str, FakeModel]) -> None:
+        self._models = models
+        self._ids = itertools.count(1)
+        self.failures: deque[InferwayError] = deque()
+        self.calls: deque[Mapping[str, str]] = deque(maxlen=REQUESTS_KEPT)
+
+    async def Predict(  # noqa: N802 - the name of the rpc
+        self, request: prediction_service_pb2.PredictRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> prediction_service_pb2.PredictResponse:
+        self._note(context)
+        try:
+            model, version = self._resolve(request.target)
+            outputs = self._compute(model, request.inputs, request.output_names)
+        except InferwayError as error:
+            await _abort(context, error)
+        response = prediction_service_pb2.PredictResponse(
+            id=request.id, model_version=version, outputs=outputs, prediction_id=self._next_id()
+        )
+        if request.timing_requested:
+            response.timing.batch_rows = 1
+        return response
+
+    async def StreamPredict(  # noqa: N802 - the name of the rpc
+        self,
+        request_iterator: AsyncIterator[prediction_service_pb2.StreamPredictRequest],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> AsyncIterator[prediction_service_pb2.StreamPredictResponse]:
+        self._note(context)
+        try:
+            opening = (await anext(request_iterator)).open
+            model, version = self._resolve(opening.target)
+            permitted = min(opening.max_in_flight or MAX_IN_FLIGHT, MAX_IN_FLIGHT)
+            yield prediction_service_pb2.StreamPredictResponse(
+                opened=prediction_service_pb2.StreamOpened(max_in_flight=permitted)
+            )
+            async for message in request_iterator:
+                if not message.HasField("item"):
+                    raise StreamProtocolViolated.at("message", "the stream is open already", expected="item")
+                result = self._result(opening, model, version, message.item)
+                yield prediction_service_pb2.StreamPredictResponse(result=result)
+        except InferwayError as error:
+            await _abort(context, error)
+
+    def _result(
+        self,
+        opening: prediction_service_pb2.StreamOpen,
+        model: FakeModel,
+        version: str,
+        item: prediction_service_pb2.StreamItem,
+    ) -> prediction_service_pb2.StreamResult:
+        try:
+            outputs = self._compute(model, item.inputs, opening.output_names)
+        except InferwayError as error:
+            return prediction_service_pb2.StreamResult(id=item.id, error=to_status(error))
+        prediction = prediction_service_pb2.StreamPrediction(
+            model_version=version, outputs=outputs, prediction_id=self._next_id()
+        )
+        if opening.timing_requested:
+            prediction.timing.batch_rows = 1
+        return prediction_service_pb2.StreamResult(id=item.id, prediction=prediction)
+
+    def _resolve(self, target: prediction_service_pb2.Target) -> tuple[FakeModel, str]:
+        names.check_segment(target.endpoint, "target.endpoint")
+        model = self._models.get(target.endpoint)
+        if model is None:
+            raise EndpointNotFound(f"no endpoint {target.endpoint!r}", endpoint=target.endpoint)
+        number = model.versions[-1]
+        if target.HasField("alias"):
+            number = _version_of_alias(model, target)
+        elif target.HasField("version"):
+            number = target.version
+        if number not in model.versions:
+            raise VersionNotFound(f"no version {number} of {target.endpoint!r}", model=target.endpoint, version=number)
+        return model, names.version_name(target.endpoint, number)
+
+    def _compute(
+        self, model: FakeModel, inputs: Iterable[tensor_pb2.Tensor], output_names: Sequence[str]
+    ) -> list[tensor_pb2.Tensor]:
+        if self.failures:
+            raise self.failures.popleft()
+        for name in output_names:
+            if name not in model.output_names:
+                raise UnknownOutput.at("output_names", f"no output {name!r}", output=name, signature="serving_default")
+        outputs = model.compute(_checked(model, inputs))
+        return [encode(name, outputs[name]) for name in output_names or sorted(outputs)]
+
+    def _note(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        self.calls.append({key: str(value) for key, value in context.invocation_metadata() or ()})
+
+    def _next_id(self) -> str:
+        return f"fake-{next(self._ids)}"
+
+
+def _version_of_alias(model: FakeModel, target: prediction_service_pb2.Target) -> int:
+    if target.alias not in model.aliases:
+        raise AliasNotFound(f"no alias {target.alias!r}", model=target.endpoint, alias=target.alias)
+    return model.aliases[target.alias]
+
+
+def _checked(model: FakeModel, inputs: Iterable[tensor_pb2.Tensor]) -> dict[str, Array]:
+    arrays: dict[str, Array] = {}
+    for index, tensor in enumerate(inputs):
+        field_name = f"inputs[{index}]"
+        if tensor.name not in model.inputs:
+            raise UnknownInput.at(field_name, f"no input {tensor.name!r}", input=tensor.name)
+        if tensor.name in arrays:
+            raise DuplicateInput.at(field_name, f"{tensor.name!r} is there twice", input=tensor.name)
+        _check_tensor(tensor, model.inputs[tensor.name], field_name)
+        arrays[tensor.name] = decode(tensor)
+    for name in sorted(model.inputs.keys() - arrays.keys()):
+        raise MissingInput.at("inputs", f"{name!r} is missing", input=name)
+    return arrays
+
+
+def _check_tensor(tensor: tensor_pb2.Tensor, spec: TensorSpec, field_name: str) -> None:
+    if int(tensor.datatype) != int(spec.datatype):
+        actual = tensor_pb2.DataType.Name(tensor.datatype).removeprefix("DATA_TYPE_")
+        raise DatatypeMismatch.at(
+            f"{field_name}.datatype",
+            f"{tensor.name!r} is {spec.datatype.name}, not {actual}",
+            input=tensor.name,
+            expected=spec.datatype.name,
+            actual=actual,
+        )
+    shape = tuple(tensor.shape)
+    if len(shape) != len(spec.shape) or any(
+        want not in (-1, have) for want, have in zip(spec.shape, shape, strict=True)
+    ):
+        raise ShapeMismatch.at(
+            f"{field_name}.shape",
+            f"{tensor.name!r} takes {list(spec.shape)}, not {list(shape)}",
+            input=tensor.name,
+            expected=spec.shape,
+            actual=shape,
+        )
+    if spec.shape[:1] == (-1,) and shape[0] == 0:
+        raise InvalidBatch.at(f"{field_name}.shape", "a batch has at least one row")
+
+
+async def _abort(context: grpc.aio.ServicerContext[Any, Any], error: InferwayError) -> Never:
+    details = to_status(error).SerializeToString()
+    await context.abort(grpc.StatusCode[error.code], error.message, ((STATUS_DETAILS, details),))

@@ -1,0 +1,161 @@
+"""What every server of the prediction service does for the client: the fake and the real gateway pass it.
+
+Whoever runs it gives the fixture `target`: `host:port` of a gateway with the endpoint `affine`, whose one version,
+also called `champion`, takes `x` (FP32, [-1, 3]) and answers `y` = 2 x + 1 of the same shape.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import numpy as np
+import pytest
+
+from inferway.errors import (
+    AliasNotFound,
+    DatatypeMismatch,
+    EndpointNotFound,
+    InvalidBatch,
+    InvalidName,
+    InvalidRequest,
+    MissingInput,
+    ShapeMismatch,
+    StreamProtocolViolated,
+    UnknownInput,
+    UnknownOutput,
+    VersionNotFound,
+)
+from inferway_client import Client
+from inferway_client.tensors import Array
+
+ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
+
+
+def row(value: float) -> dict[str, Array]:
+    """One row of equal numbers."""
+    return {"x": np.full((1, 3), value, np.float32)}
+
+
+class PredictionSuite:
+    """Inherit, and give `target`."""
+
+    @pytest.fixture
+    async def client(self, target: str) -> AsyncIterator[Client]:
+        """A client of the server under test."""
+        async with Client(target, timeout=10.0) as client:
+            yield client
+
+    async def test_predict_answers_with_outputs_version_and_id(self, client: Client):
+        """The plainest call works."""
+        prediction = await client.predict("affine", {"x": ROWS})
+        np.testing.assert_array_equal(prediction.outputs["y"], 2 * ROWS + 1)
+        assert prediction.model_version == "models/affine/versions/1"
+        assert prediction.version == 1
+        assert prediction.prediction_id
+        assert prediction.timing is None
+
+    @pytest.mark.parametrize("version", [1, "champion"])
+    async def test_predict_takes_a_number_or_an_alias(self, client: Client, version: int | str):
+        """Pinning a version is how one compares versions."""
+        prediction = await client.predict("affine", {"x": ROWS}, version=version)
+        assert prediction.version == 1
+
+    async def test_timing_comes_when_asked_for(self, client: Client):
+        """Callers find out where the time went without a trace."""
+        prediction = await client.predict("affine", {"x": ROWS}, timing=True)
+        assert prediction.timing is not None
+        assert prediction.timing.batch_rows >= 1
+
+    async def test_many_predictions_at_once_get_their_own_answers(self, client: Client):
+        """Batched rows go back to whom they belong."""
+        answers = await asyncio.gather(*(client.predict("affine", row(value)) for value in range(50)))
+        assert [float(answer.outputs["y"][0, 0]) for answer in answers] == [2 * value + 1 for value in range(50)]
+
+    @pytest.mark.parametrize(
+        ("inputs", "error", "field"),
+        [
+            ({"z": ROWS, "x": ROWS}, UnknownInput, "inputs"),
+            ({}, MissingInput, "inputs"),
+            ({"x": ROWS.astype(np.float64)}, DatatypeMismatch, "inputs"),
+            ({"x": ROWS[:, :2]}, ShapeMismatch, "inputs"),
+            ({"x": ROWS[0]}, ShapeMismatch, "inputs"),
+            ({"x": ROWS[:0]}, InvalidBatch, "inputs"),
+        ],
+    )
+    async def test_wrong_inputs_are_refused_with_the_field(
+        self, client: Client, inputs: dict[str, Array], error: type[InvalidRequest], field: str
+    ):
+        """A caller learns which field to mend."""
+        with pytest.raises(error) as caught:
+            await client.predict("affine", inputs)
+        assert caught.value.violations[0].field.startswith(field)
+        assert not caught.value.retryable
+
+    async def test_an_unknown_output_is_refused(self, client: Client):
+        """A misspelt output is not silently left out."""
+        with pytest.raises(UnknownOutput):
+            await client.predict("affine", {"x": ROWS}, output_names=["q"])
+
+    async def test_names_that_do_not_exist_are_not_found(self, client: Client):
+        """Endpoint, version and alias each say which of them it was."""
+        with pytest.raises(EndpointNotFound):
+            await client.predict("nothing", {"x": ROWS})
+        with pytest.raises(VersionNotFound):
+            await client.predict("affine", {"x": ROWS}, version=7)
+        with pytest.raises(AliasNotFound):
+            await client.predict("affine", {"x": ROWS}, version="challenger")
+        with pytest.raises(InvalidName):
+            await client.predict("../affine", {"x": ROWS})
+
+    async def test_an_ordered_stream_answers_in_order(self, client: Client):
+        """`map` is the everyday use of a stream."""
+        async with client.stream("affine", ordered=True) as stream:
+            results = [result async for result in stream.map(row(value) for value in range(200))]
+        assert [result.id for result in results] == list(range(200))
+        assert [float(result.unwrap().outputs["y"][0, 0]) for result in results] == [2 * v + 1 for v in range(200)]
+
+    async def test_a_bad_item_fails_alone(self, client: Client):
+        """One caller's mistake in the middle costs one item."""
+        batches = [row(1), {"x": np.zeros((1, 2), np.float32)}, row(3)]
+        async with client.stream("affine", ordered=True) as stream:
+            results = [result async for result in stream.map(batches)]
+        assert [type(result.error) for result in results] == [type(None), ShapeMismatch, type(None)]
+        with pytest.raises(ShapeMismatch):
+            results[1].unwrap()
+
+    async def test_results_as_completed_name_their_items(self, client: Client):
+        """Without order, ids tell which item an answer belongs to."""
+        async with client.stream("affine") as stream:
+            ids = {await stream.send(row(value)): value for value in range(20)}
+            await stream.finish()
+            results = [result async for result in stream]
+        assert {result.id for result in results} == set(ids)
+        assert all(float(result.unwrap().outputs["y"][0, 0]) == 2 * ids[result.id] + 1 for result in results)
+
+    async def test_a_stream_maps_several_times(self, client: Client):
+        """A stream is opened once for many rounds."""
+        async with client.stream("affine", ordered=True) as stream:
+            for _ in range(3):
+                assert [result.id async for result in stream.map([row(0), row(1)])] == [0, 1]
+
+    async def test_nothing_is_sent_after_finish(self, client: Client):
+        """The mistake is told instead of hanging."""
+        async with client.stream("affine") as stream:
+            await stream.finish()
+            with pytest.raises(StreamProtocolViolated):
+                await stream.send(row(0))
+            assert [result async for result in stream] == []
+
+    async def test_a_stream_to_nowhere_does_not_open(self, client: Client):
+        """The error comes at `async with`, before anything is sent."""
+        with pytest.raises(EndpointNotFound):
+            async with client.stream("nothing"):
+                pytest.fail("opened")
+
+    async def test_the_limit_in_flight_holds(self, client: Client):
+        """A client that does not read is slowed down, not the server filled up."""
+        async with client.stream("affine", max_in_flight=2) as stream:
+            assert stream.max_in_flight == 2
+            results = [result async for result in stream.map(row(value) for value in range(10))]
+        assert len(results) == 10

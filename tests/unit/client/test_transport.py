@@ -1,0 +1,170 @@
+"""Errors of the connection, and of servers that are not ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import grpc
+import numpy as np
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from inferway.errors import DeadlineExceeded, Draining, Internal, Overloaded, Unreachable
+from inferway.prediction.v1 import prediction_service_pb2
+from inferway_client import Client
+from inferway_client.transport import BY_STATUS_CODE, decode_error
+
+X = {"x": np.zeros((1, 3), np.float32)}
+PREDICT = "/inferway.prediction.v1.PredictionService/Predict"
+Requests = AsyncIterator[prediction_service_pb2.StreamPredictRequest]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Responses = AsyncIterator[prediction_service_pb2.StreamPredictResponse]
+STREAM = "/inferway.prediction.v1.PredictionService/StreamPredict"
+
+
+class Scripted(grpc.GenericRpcHandler):
+    """Answers one rpc with one behaviour."""
+
+    def __init__(self, path: str, handler: Handler) -> None:
+        self._path = path
+        self._handler = handler
+
+    def service(self, details: grpc.HandlerCallDetails) -> Handler | None:
+        """The handler, for its path."""
+        return self._handler if details.method == self._path else None
+
+
+@asynccontextmanager
+async def server(path: str, handler: Handler) -> AsyncIterator[str]:
+    """A server that is not inferway's; yields its address."""
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((Scripted(path, handler),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+def streaming(behaviour: Callable[..., object]) -> Handler:
+    """A handler of StreamPredict."""
+    return grpc.stream_stream_rpc_method_handler(
+        behaviour,
+        prediction_service_pb2.StreamPredictRequest.FromString,
+        prediction_service_pb2.StreamPredictResponse.SerializeToString,
+    )
+
+
+def opened() -> prediction_service_pb2.StreamPredictResponse:
+    """The first message of a stream that permits four items."""
+    return prediction_service_pb2.StreamPredictResponse(opened=prediction_service_pb2.StreamOpened(max_in_flight=4))
+
+
+@pytest.mark.parametrize("code", [code for code in grpc.StatusCode if code is not grpc.StatusCode.OK])
+def test_every_status_code_has_a_meaning(code: grpc.StatusCode):
+    """A code that gRPC adds must be thought about, not become a KeyError at a customer's."""
+    assert code in BY_STATUS_CODE
+    error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="so it is")
+    assert type(decode_error(error, "somewhere:1")) is BY_STATUS_CODE[code]
+    assert not decode_error(error, "somewhere:1").retryable
+
+
+async def test_nobody_there_is_unreachable():
+    """The message names the address: mostly it is wrong, or the server is down."""
+    async with Client("127.0.0.1:1") as client:
+        with pytest.raises(Unreachable, match=r"127\.0\.0\.1:1") as caught:
+            await client.predict("affine", X)
+    assert caught.value.metadata == {"target": "127.0.0.1:1"}
+
+
+async def test_a_stream_to_nobody_is_unreachable():
+    """As for calls."""
+    async with Client("127.0.0.1:1") as client:
+        with pytest.raises(Unreachable):
+            async with client.stream("affine"):
+                pytest.fail("opened")
+
+
+async def test_a_server_that_does_not_answer_meets_the_deadline():
+    """There is a deadline without asking for one; here it is short."""
+
+    async def never(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        await asyncio.Event().wait()
+        return request
+
+    handler: Handler = grpc.unary_unary_rpc_method_handler(never)
+    async with server(PREDICT, handler) as target, Client(target, timeout=0.2) as client:
+        with pytest.raises(DeadlineExceeded) as caught:
+            await client.predict("affine", X)
+    assert caught.value.metadata == {"stage": "client"}
+
+
+async def test_a_message_over_the_limit_is_overloaded_and_not_repeated():
+    """The refusal of gRPC itself has no details of ours."""
+
+    async def refuse(request: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Received message larger than max")
+
+    handler: Handler = grpc.unary_unary_rpc_method_handler(refuse)
+    async with server(PREDICT, handler) as target, Client(target) as client:
+        with pytest.raises(Overloaded, match="larger than max") as caught:
+            await client.predict("affine", X)
+    assert not caught.value.retryable
+
+
+async def test_a_draining_server_takes_no_more_items_but_answers_those_it_has():
+    """A deployment loses no item."""
+
+    async def drain(requests: Requests, context: object) -> Responses:
+        await anext(requests)
+        yield opened()
+        item = (await anext(requests)).item
+        yield prediction_service_pb2.StreamPredictResponse(drain=prediction_service_pb2.StreamDrain(grace=Duration()))
+        yield prediction_service_pb2.StreamPredictResponse(
+            result=prediction_service_pb2.StreamResult(
+                id=item.id, prediction=prediction_service_pb2.StreamPrediction(model_version="models/affine/versions/1")
+            )
+        )
+
+    async with server(STREAM, streaming(drain)) as target, Client(target) as client, client.stream("affine") as stream:
+        await stream.send(X)
+        assert (await anext(stream)).unwrap().version == 1
+        with pytest.raises(Draining):
+            await stream.send(X)
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+
+
+async def test_items_that_a_stream_leaves_unanswered_are_reported():
+    """Nothing is lost silently."""
+
+    async def forget(requests: Requests, context: object) -> Responses:
+        await anext(requests)
+        yield opened()
+        await anext(requests)
+
+    async with server(STREAM, streaming(forget)) as target, Client(target) as client, client.stream("affine") as stream:
+        await stream.send(X)
+        with pytest.raises(Internal, match="1 items unanswered"):
+            await anext(stream)
+        with pytest.raises(Internal):
+            await stream.send(X)
+
+
+async def test_an_overdue_answer_ends_the_wait():
+    """A server that hangs cannot hang its clients."""
+
+    async def hang(requests: Requests, context: object) -> Responses:
+        await anext(requests)
+        yield opened()
+        await asyncio.Event().wait()
+
+    async with server(STREAM, streaming(hang)) as target, Client(target) as client, client.stream("affine") as stream:
+        stream.GRACE_SECONDS = 0.05
+        await stream.send(X, timeout=0.05)
+        with pytest.raises(DeadlineExceeded, match="unanswered"):
+            await anext(stream)
