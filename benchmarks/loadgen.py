@@ -1,0 +1,55 @@
+"""Builds and runs the C++ load generators."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+SOURCES = Path(__file__).parent / "loadgen"
+PACKAGES = ("grpc++", "gpr", "protobuf")
+
+
+class LoadgenMissing(Exception):
+    """The generators cannot be built here; the message says what to install."""
+
+
+def build(directory: Path) -> None:
+    """Compiles both generators into `directory` unless they are newer than their sources; raises LoadgenMissing."""
+    directory.mkdir(parents=True, exist_ok=True)
+    for source in SOURCES.glob("*.cc"):
+        binary = directory / source.stem
+        if binary.exists() and binary.stat().st_mtime > source.stat().st_mtime:
+            continue
+        print(f"building {source.stem} (about 20 s) …", flush=True)
+        flags = _run(["pkg-config", "--cflags", "--libs", *PACKAGES]).split()
+        _run(["g++", "-O2", "-std=c++17", str(source), "-o", str(binary), *flags])
+
+
+def unary(binary: Path, target: str, method: str, payload: Path, concurrency: int, seconds: float) -> dict[str, Any]:
+    """Closed loop of unary calls, `concurrency` in flight."""
+    return _load([binary / "grpcload", target, method, payload, concurrency, seconds / 4, seconds])
+
+
+def streams(binary: Path, target: str, method: str, payload: Path, count: int, seconds: float) -> dict[str, Any]:
+    """`count` bidirectional streams with 8 messages in flight on each."""
+    return _load([binary / "grpcstream", target, method, payload, count, 8, seconds / 4, seconds])
+
+
+def _load(command: list[object]) -> dict[str, Any]:
+    output = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=120)
+    result: dict[str, Any] = json.loads(output.stdout.splitlines()[-1])
+    if result["errors"]:
+        raise RuntimeError(f"{result['errors']} calls failed: {result.get('err', '')}")
+    return result
+
+
+def _run(command: list[str]) -> str:
+    if shutil.which(command[0]) is None:
+        raise LoadgenMissing(f"{command[0]} is missing; see benchmarks/README.md for what to install")
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LoadgenMissing(f"{command[0]} failed; see benchmarks/README.md for what to install\n{done.stderr[-800:]}")
+    return done.stdout

@@ -1,0 +1,37 @@
+"""What all tests share: models made once, and one real stack for all that do not break it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.testbed.publishing import publish
+from tests.testbed.stack import Stack
+
+MODELS = ("tiny", "shout", "fixed", "fussy", "mixed")
+
+
+@pytest.fixture(scope="session")
+def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of SavedModels that tests.testbed.savedmodels describes."""
+    directory = tmp_path_factory.mktemp("models")
+    command = [sys.executable, "-m", "tests.testbed.savedmodels", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return directory
+
+
+@pytest.fixture(scope="session")
+def stack(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """Registry, one worker and gateway as real processes, with MODELS ready. Not to be broken: it is shared."""
+    settings = {"inference": {"INFERWAY_INFERENCE_MAX_MESSAGE_BYTES": str(64 * 1024 * 1024)}}
+    with Stack(tmp_path_factory.mktemp("stack"), settings=settings) as running:
+        for model in MODELS:
+            publish(running.registry.target, model, saved_models / model)
+        for model in MODELS:
+            running.gateway.wait_serving(f"model/{model}")
+        yield running
