@@ -1,0 +1,1 @@
+"""Measurements anybody can run again; see README.md beside this."""

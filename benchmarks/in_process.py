@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +16,7 @@ import tensorflow as tf
 BATCHES = (1, 8, 32)
 
 
-def rate(function: object, name: str, width: int, rows: int, seconds: float) -> float:
+def rate(function: Any, name: str, width: int, rows: int, seconds: float) -> float:
     """Calls per second of `function` with `rows` rows."""
     batch = tf.constant(np.random.default_rng(0).normal(size=(rows, width)).astype("f4"))
     for _ in range(50):

@@ -184,7 +184,9 @@ def main() -> int:
     console.print(table(results["comparison"]))
     for model, figures in results["in_process"].items():
         best = max(figures["rows_per_second"].values())
-        console.print(f"in process, {model}: {figures['calls_per_second']['1']:.0f} calls/s at batch 1; {best:.0f} rows/s at best")
+        console.print(
+            f"in process, {model}: {figures['calls_per_second']['1']:.0f} calls/s at batch 1; {best:.0f} rows/s at best"
+        )
     for line in bars(results["comparison"]):
         console.print(line)
     console.print(f"figures of every run: {(OUT / 'results.json').relative_to(ROOT)}")
@@ -196,7 +198,10 @@ def run_all(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     models = directory / "models"
     print("making the models …", flush=True)
     subprocess.run(
-        [sys.executable, "-m", "tests.testbed.savedmodels", str(models)], cwd=ROOT, check=True, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "tests.testbed.savedmodels", str(models)],
+        cwd=ROOT,
+        check=True,
+        stderr=subprocess.DEVNULL,
     )
     alone = {model: in_process(models, model, options.seconds / 2) for model in options.models}
     print("starting inferway …", flush=True)

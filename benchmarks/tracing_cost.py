@@ -1,6 +1,6 @@
 """What tracing costs: the same load with tracing off, sampled at 1 %, and on for every request, interleaved.
 
-    python benchmarks/tracing_cost.py        about 2 minutes; prints server CPU seconds per 1,000 requests and the rate
+python benchmarks/tracing_cost.py        about 2 minutes; prints server CPU seconds per 1,000 requests and the rate
 """
 
 from __future__ import annotations

@@ -52,7 +52,6 @@ class Case:
     field: str = field(default="inputs[0]")
 
 
-WORDS = {"model": "shout"}
 CASES = {
     "wrong datatype": Case(request(tensor(datatype="FP64")), errors.DatatypeMismatch),
     "unknown datatype": Case(request(tensor(datatype="FP31")), errors.DatatypeMismatch),
@@ -71,9 +70,7 @@ CASES = {
     "extra input": Case(request(tensor(), tensor("z"), raw=(ROW, ROW)), errors.UnknownInput, "inputs[1]"),
     "doubled input": Case(request(tensor(), tensor(), raw=(ROW, ROW)), errors.DuplicateInput, "inputs[1]"),
     "unknown output": Case(request(outputs=("z",)), errors.UnknownOutput, "outputs[0]"),
-    "raw and typed together": Case(
-        request(tensor(contents=Contents(fp32_contents=[1.0] * 32))), errors.MixedContents
-    ),
+    "raw and typed together": Case(request(tensor(contents=Contents(fp32_contents=[1.0] * 32))), errors.MixedContents),
     "typed contents of the wrong kind": Case(
         request(tensor(contents=Contents(int_contents=[1] * 32)), raw=()), errors.ContentsMismatch
     ),
@@ -81,11 +78,12 @@ CASES = {
         request(tensor(contents=Contents(fp32_contents=[1.0] * 31)), raw=()), errors.ContentsMismatch
     ),
     "string lengths that lie": Case(
-        request(tensor("text", "BYTES", (1,)), raw=(struct.pack("<I", 100) + b"short",), **WORDS),
+        request(tensor("text", "BYTES", (1,)), raw=(struct.pack("<I", 100) + b"short",), model="shout"),
         errors.InvalidBytesTensor,
     ),
     "fewer strings than the shape says": Case(
-        request(tensor("text", "BYTES", (2,)), raw=(struct.pack("<I", 1) + b"a",), **WORDS), errors.InvalidBytesTensor
+        request(tensor("text", "BYTES", (2,)), raw=(struct.pack("<I", 1) + b"a",), model="shout"),
+        errors.InvalidBytesTensor,
     ),
     "empty batch": Case(request(tensor(shape=(0, 32)), raw=(b"",)), errors.InvalidBatch),
     "rows that differ between inputs": Case(

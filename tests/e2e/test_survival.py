@@ -7,8 +7,10 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
 from inferway import errors
@@ -33,7 +35,7 @@ def pair(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
-def registry_call(stack: Stack, method: str, request: object, response: type) -> object:
+def registry_call(stack: Stack, method: str, request: Any, response: Any) -> Any:
     with grpc.insecure_channel(stack.registry.target) as channel:
         call = channel.unary_unary(
             f"/inferway.registry.v1.RegistryService/{method}",
@@ -142,7 +144,7 @@ async def test_a_version_that_cannot_load_leaves_the_old_one_serving_and_says_wh
         registry_call(pair, "DeleteModelVersion", request, pb.DeleteModelVersionResponse)
 
 
-def wait_for_failure(stack: Stack, name: str) -> worker_service_pb2.VersionStatus:
+def wait_for_failure(stack: Stack, name: str) -> Any:
     """Follows the event-free part of the catalogue: worker states are leases, so they are polled."""
     request = pb.GetModelVersionRequest(name=name)
     for _ in range(600):
@@ -159,7 +161,7 @@ async def test_an_unloaded_version_is_refused_and_served_again_when_restored(pai
     name = "models/tiny/versions/2"
     state = resources_pb2.ModelVersion
 
-    def set_state(value: int) -> None:
+    def set_state(value: Any) -> None:
         request = pb.SetModelVersionStateRequest(name=name, state=value)
         registry_call(pair, "SetModelVersionState", request, pb.SetModelVersionStateResponse)
 
@@ -172,8 +174,6 @@ async def test_an_unloaded_version_is_refused_and_served_again_when_restored(pai
 
 async def test_a_draining_gateway_answers_what_it_took(pair: Stack) -> None:
     """SIGTERM with calls in flight: each is answered before the process ends, with status 0."""
-    import numpy as np  # noqa: PLC0415 - only here
-
     async with grpc.aio.insecure_channel(pair.gateway.target) as channel:
         call = model_infer(channel)
         await call(tiny_request(np.ones((1, 32))), timeout=10)

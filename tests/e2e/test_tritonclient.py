@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_async_infer_answers_each_caller_with_its_own_rows(
     client: triton.InferenceServerClient, saved_models: Path
 ) -> None:
     """Requests of different sizes share batches and must come apart again."""
-    done: queue.Queue[tuple[int, object, object]] = queue.Queue()
+    done: queue.Queue[tuple[int, Any, Any]] = queue.Queue()
     rows = np.random.default_rng(2).normal(size=(200, 32)).astype("f4")
     slices = [rows[start : start + 1 + start % 7] for start in range(0, 190, 3)]
     for number, part in enumerate(slices):
@@ -85,7 +86,7 @@ def test_a_stream_answers_every_request_and_reports_errors_in_place(
     client: triton.InferenceServerClient, saved_models: Path
 ) -> None:
     """A bad request on a stream must not end it."""
-    answers: queue.Queue[tuple[object, object]] = queue.Queue()
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
     client.start_stream(lambda result, error: answers.put((result, error)))
     for number in range(20):
         client.async_stream_infer("tiny", image_input(ROWS[number % 5 : number % 5 + 1]), request_id=str(number))

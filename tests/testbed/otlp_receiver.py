@@ -35,7 +35,9 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         self._arrived = threading.Condition()
         self._spans: list[Span] = []
         self._server = grpc.server(futures.ThreadPoolExecutor(2))
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(  # type: ignore[no-untyped-call]
+            self, self._server
+        )
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
 
     def __enter__(self) -> Self:
@@ -47,7 +49,7 @@ class OtlpReceiver(trace_service_pb2_grpc.TraceServiceServicer):
         """Stops."""
         self._server.stop(0).wait()
 
-    def Export(self, request: Any, context: Any) -> Any:  # noqa: N802 - the protocol's name
+    def Export(self, request: Any, context: Any) -> Any:
         """Takes spans in."""
         with self._arrived:
             for resource in request.resource_spans:

@@ -5,11 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from inferway.registry.v1 import registry_service_pb2 as pb
 from inferway.registry.v1 import resources_pb2
+
+M = TypeVar("M", bound=Message)
 
 CHUNK_BYTES = 1024 * 1024
 
@@ -46,19 +50,18 @@ class _Caller:
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
 
-    def __call__(self, method, request, response):  # noqa: ANN001, ANN204 - one line for every rpc
+    def __call__(self, method: str, request: Message, response: type[M]) -> M:
         call = self._channel.unary_unary(
             f"/inferway.registry.v1.RegistryService/{method}",
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
         )
-        return call(request, timeout=30)
+        answer: M = call(request, timeout=30)
+        return answer
 
     def upload(self, upload: str, path: str, data: bytes, offset: int) -> None:
         def messages() -> Iterator[pb.UploadArtifactRequest]:
-            yield pb.UploadArtifactRequest(
-                header=pb.ArtifactHeader(upload=upload, path=path, offset_bytes=offset)
-            )
+            yield pb.UploadArtifactRequest(header=pb.ArtifactHeader(upload=upload, path=path, offset_bytes=offset))
             for start in range(offset, len(data), CHUNK_BYTES):
                 yield pb.UploadArtifactRequest(chunk=data[start : start + CHUNK_BYTES])
 

@@ -14,7 +14,9 @@ model as `{name}.npz`, so that answers can be checked against NumPy.
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -22,14 +24,14 @@ import tensorflow as tf
 LAYERS = {"tiny": (32, 64, 1), "medium": (784, 512, 256, 10)}
 
 
-class Perceptron(tf.Module):
+class Perceptron(tf.Module):  # type: ignore[misc]
     """Dense layers with seeded weights."""
 
     def __init__(self, sizes: tuple[int, ...], seed: int, softmax: bool) -> None:  # noqa: FBT001 - a fixture
         """`sizes` from input to output."""
         super().__init__()
         generator = np.random.default_rng(seed)
-        pairs = list(zip(sizes, sizes[1:], strict=False))
+        pairs = list(pairwise(sizes))
         self.arrays = {
             f"w{n}": generator.normal(0, rows**-0.5, (rows, columns)).astype("f4")
             for n, (rows, columns) in enumerate(pairs)
@@ -68,7 +70,7 @@ def mixed(a: tf.Tensor, b: tf.Tensor, c: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"total": total}
 
 
-FUNCTIONS = {
+FUNCTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "shout": (shout, {"text": ((None,), tf.string)}),
     "fixed": (fixed, {"x": ((3,), tf.float64)}),
     "fussy": (fussy, {"x": ((None, 2), tf.float32)}),
@@ -76,7 +78,9 @@ FUNCTIONS = {
 }
 
 
-def save(module: tf.Module, function: object, inputs: dict[str, tuple[tuple[int | None, ...], tf.DType]], to: Path) -> None:
+def save(
+    module: tf.Module, function: Any, inputs: dict[str, tuple[tuple[int | None, ...], tf.DType]], to: Path
+) -> None:
     """Exports `function` as `serving_default`."""
     specs = {name: tf.TensorSpec(shape, dtype, name) for name, (shape, dtype) in inputs.items()}
     module.serve = tf.function(function)
@@ -89,7 +93,7 @@ def main(directory: Path) -> None:
     for seed, (name, sizes) in enumerate(LAYERS.items()):
         model = Perceptron(sizes, seed, softmax=name == "medium")
         save(model, model.__call__, {"x": ((None, sizes[0]), tf.float32)}, directory / name)
-        np.savez(directory / f"{name}.npz", **model.arrays)
+        np.savez(directory / f"{name}.npz", **model.arrays)  # type: ignore[arg-type]
     for name, (function, inputs) in FUNCTIONS.items():
         save(tf.Module(), function, inputs, directory / name)
 

@@ -13,9 +13,7 @@ from tests.testbed.processes import ServiceProcess
 
 @dataclass(slots=True)
 class Stack:
-    """Registry, workers and gateway. `registry_target` and so on are where *clients* of a hop connect, so that a
-    fault proxy can be put in between by overriding settings.
-    """
+    """Registry, workers and gateway. To put a fault proxy between two, override the dialling one's settings."""
 
     directory: Path
     workers_count: int = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grpc import aio
@@ -31,13 +32,13 @@ class Registry:
         self.asked = asyncio.Queue[int]()
 
     async def WatchRouting(
-        self, request: pb.WatchRoutingRequest, context: aio.ServicerContext
+        self, request: pb.WatchRoutingRequest, context: aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[pb.WatchRoutingResponse]:
         self.asked.put_nowait(request.revision)
         while True:
             yield pb.WatchRoutingResponse(snapshot=await self.outbox.get())
 
-    async def WatchEvents(self, request: pb.WatchEventsRequest, context: aio.ServicerContext) -> None: ...
+    async def WatchEvents(self, request: pb.WatchEventsRequest, context: aio.ServicerContext[Any, Any]) -> None: ...
 
 
 class Applied:
