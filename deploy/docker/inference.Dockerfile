@@ -10,9 +10,11 @@ ARG PIP_CERT
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python3 -m venv tools && python3 -m venv --without-pip /opt/inferway
+# TensorFlow's headers are for compiling operations of one's own, and take 430 MB.
 COPY requirements/build.txt requirements/inference.txt requirements/
 RUN tools/bin/pip install --require-hashes -r requirements/build.txt \
- && tools/bin/pip --python /opt/inferway/bin/python install --require-hashes -r requirements/inference.txt
+ && tools/bin/pip --python /opt/inferway/bin/python install --require-hashes -r requirements/inference.txt \
+ && rm -r /opt/inferway/lib/python3.*/site-packages/tensorflow/include
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY protos protos
 COPY services services
