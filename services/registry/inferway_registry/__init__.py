@@ -1,0 +1,1 @@
+"""The registry: what models there are, where their traffic goes, and who serves them."""

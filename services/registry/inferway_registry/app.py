@@ -1,0 +1,179 @@
+"""Builds the registry from its settings, and takes it apart: the only place that knows all parts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from google.protobuf.descriptor import FileDescriptor
+from obstore.exceptions import BaseError
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from inferway.errors import StoreUnavailable
+from inferway.registry.v1 import endpoint_service_pb2, fleet_service_pb2, registry_service_pb2, watch_service_pb2
+from inferway_chassis.addresses import SettingsRefused
+from inferway_chassis.process import Process
+from inferway_chassis.server import Server
+from inferway_registry import metrics
+from inferway_registry.blobs import Blobs
+from inferway_registry.data_directory import claimed
+from inferway_registry.downloads import Downloads
+from inferway_registry.endpoint_servicer import EndpointServicer
+from inferway_registry.events import EventLog
+from inferway_registry.fleet import Fleet
+from inferway_registry.fleet_servicer import FleetServicer
+from inferway_registry.follower import Follower
+from inferway_registry.ledger import Ledger, now
+from inferway_registry.manifest import Limits
+from inferway_registry.repeating import Repeating
+from inferway_registry.routing import RoutingBoard, RoutingSnapshot, take_snapshot
+from inferway_registry.servicer import RegistryServicer
+from inferway_registry.settings import RegistrySettings
+from inferway_registry.staging import Staging
+from inferway_registry.store.migrate import DatabaseTooNew
+from inferway_registry.store.sql import Store
+from inferway_registry.uploads import Options, Uploads
+from inferway_registry.watch import Broadcast
+from inferway_registry.watch_servicer import WatchServicer
+
+RECONCILE_SECONDS = 5.0
+LEASE_CHECK_SECONDS = 0.5
+EXPIRY_SECONDS = 60.0
+SWEEP_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the registry is made of."""
+
+    store: Store
+    blobs: Blobs
+    changed: asyncio.Event
+    """Set whenever the catalogue or the fleet has changed."""
+    fleet: Fleet
+    ledger: Ledger
+    uploads: Uploads
+    routing: Broadcast[RoutingSnapshot]
+    written: Broadcast[None]
+    """Tells that the catalogue's log may have grown."""
+
+
+@asynccontextmanager
+async def running(settings: RegistrySettings, process: Process) -> AsyncIterator[Server]:
+    """Yields the started registry; everything is closed when the block ends. Raises SettingsRefused, AddressTaken."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(claimed(settings.data_dir))
+        store = await _open_store(settings)
+        stack.push_async_callback(store.close)
+        parts = await _build(settings, process, store)
+        stack.push_async_callback(parts.ledger.close)
+        for repeating in _background(parts):
+            await stack.enter_async_context(repeating.running())
+        server = _server(settings, process, parts)
+        await server.start()
+        stack.push_async_callback(server.stop, 0)
+        yield server
+
+
+async def _build(settings: RegistrySettings, process: Process, store: Store) -> Parts:
+    blobs = _open_blobs(settings)
+    changed = asyncio.Event()
+    fleet = Fleet(process.clock, now, changed.set)
+    ledger = Ledger(store, now, changed.set)
+    options = Options(
+        max_uploads=settings.max_uploads,
+        lifetime=timedelta(seconds=settings.upload_lifetime_seconds),
+        orphan_age=timedelta(seconds=settings.orphan_lifetime_seconds),
+    )
+    return Parts(
+        store=store,
+        blobs=blobs,
+        changed=changed,
+        fleet=fleet,
+        ledger=ledger,
+        uploads=Uploads(store, ledger, Staging(settings.data_dir / "uploads"), blobs, options),
+        routing=Broadcast(await take_snapshot(store, fleet), settings.max_watchers),
+        written=Broadcast(None, settings.max_watchers),
+    )
+
+
+def _background(parts: Parts) -> list[Repeating]:
+    board, follower = (
+        RoutingBoard(parts.store, parts.fleet, parts.routing),
+        Follower(parts.store, parts.ledger, parts.fleet),
+    )
+
+    async def reconcile() -> None:
+        parts.written.publish(None)
+        await board.refresh()
+        await follower.run()
+
+    async def expire_leases() -> None:
+        parts.fleet.expire()
+
+    async def expire() -> None:
+        await parts.uploads.expire(now())
+        await parts.ledger.forget_old_answers()
+
+    async def sweep() -> None:
+        await parts.uploads.sweep(now())
+
+    return [
+        Repeating("reconcile", reconcile, RECONCILE_SECONDS, parts.changed),
+        Repeating("expire-leases", expire_leases, LEASE_CHECK_SECONDS),
+        Repeating("expire-uploads", expire, EXPIRY_SECONDS),
+        Repeating("sweep-blobs", sweep, SWEEP_SECONDS),
+    ]
+
+
+def _server(settings: RegistrySettings, process: Process, parts: Parts) -> Server:
+    server = Server(settings, process)
+    limits = Limits(
+        max_files=settings.max_files,
+        max_file_bytes=settings.max_file_bytes,
+        max_total_bytes=settings.max_upload_bytes,
+    )
+    registry = RegistryServicer(
+        store=parts.store,
+        ledger=parts.ledger,
+        uploads=parts.uploads,
+        downloads=Downloads(parts.store, parts.blobs),
+        fleet=parts.fleet,
+        limits=limits,
+        patience_seconds=settings.upload_patience_seconds,
+    )
+    watch = WatchServicer(parts.routing, EventLog(parts.store, parts.written))
+    _add(server, registry_service_pb2.DESCRIPTOR, registry)
+    _add(server, endpoint_service_pb2.DESCRIPTOR, EndpointServicer(parts.store, parts.ledger))
+    _add(server, fleet_service_pb2.DESCRIPTOR, FleetServicer(parts.fleet))
+    _add(server, watch_service_pb2.DESCRIPTOR, watch)
+    server.on_drain(parts.routing.close)
+    server.on_drain(parts.written.close)
+    metrics.register(process.telemetry.registry, parts.routing, parts.fleet)
+    return server
+
+
+def _add(server: Server, file: FileDescriptor, servicer: object) -> None:
+    (service,) = file.services_by_name.values()
+    server.add_service(service, servicer)
+
+
+async def _open_store(settings: RegistrySettings) -> Store:
+    embedded = URL.create("sqlite+aiosqlite", database=str(settings.data_dir / "registry.db"))
+    try:
+        return await Store.open(make_url(settings.database_url) if settings.database_url else embedded)
+    except (ArgumentError, StoreUnavailable, DatabaseTooNew) as error:
+        raise SettingsRefused(f"{settings.prefix}DATABASE_URL: {error}") from error
+
+
+def _open_blobs(settings: RegistrySettings) -> Blobs:
+    if not settings.blob_url:
+        return Blobs.in_directory(settings.data_dir / "blobs")
+    try:
+        return Blobs.at(settings.blob_url)
+    except (BaseError, ValueError) as error:
+        raise SettingsRefused(f"{settings.prefix}BLOB_URL: {settings.blob_url!r} cannot be used as a store") from error

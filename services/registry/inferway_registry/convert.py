@@ -1,0 +1,309 @@
+"""Between the protocol's messages and the domain's values, both ways. Checks the form of what comes in."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from inferway import names
+from inferway.errors import InvalidField
+from inferway.registry.v1 import fleet_service_pb2, registry_service_pb2, watch_service_pb2
+from inferway.registry.v1 import resources_pb2 as pb
+from inferway.type.v1 import tensor_pb2
+from inferway.worker.v1 import worker_service_pb2
+from inferway_chassis.addresses import split_address
+from inferway_chassis.routing_feed import digest_of
+from inferway_registry import manifest as manifests
+from inferway_registry.endpoints import Wish
+from inferway_registry.fleet import Report, VersionReport, Worker
+from inferway_registry.resources import (
+    Alias,
+    Arm,
+    Artifact,
+    Endpoint,
+    Event,
+    Manifest,
+    Model,
+    ModelVersion,
+    Runtime,
+    Signature,
+    TensorSpec,
+    Upload,
+    VersionConfig,
+    VersionState,
+    etag,
+)
+from inferway_registry.routing import RoutingSnapshot
+from inferway_registry.uploads import Draft, Progress
+
+MAX_TEXT_CHARACTERS = 4_096
+MAX_LABELS = 64
+MAX_LABEL_CHARACTERS = 256
+MAX_SALT_CHARACTERS = 64
+MAX_BATCH_ROWS = 1 << 20
+MAX_WORKER_VERSIONS = 10_000
+MAX_BOOT_ID_CHARACTERS = 64
+_RUNTIMES = frozenset(map(int, Runtime))
+_STATES = frozenset(map(int, VersionState))
+
+
+def draft(request: registry_service_pb2.CreateUploadRequest, limits: manifests.Limits) -> Draft:
+    """The upload that is asked for; raises InvalidName, InvalidField, InvalidPath, UploadTooLarge or NotSupported."""
+    model = names.parse(request.model, "models", "model")
+    if request.runtime not in _RUNTIMES:
+        raise InvalidField.at("runtime", "say what executes the model, for example RUNTIME_TENSORFLOW")
+    runtime = Runtime(request.runtime)
+    artifacts = (Artifact(a.path, a.size_bytes, a.sha256) for a in request.manifest.artifacts)
+    manifest = manifests.check(artifacts, request.manifest.digest, runtime, limits)
+    return Draft(model, runtime, manifest, _config(request.config))
+
+
+def _config(config: pb.VersionConfig) -> VersionConfig:
+    if not 0 <= config.max_batch_rows <= MAX_BATCH_ROWS:
+        raise InvalidField.at("config.max_batch_rows", f"expected 0 to {MAX_BATCH_ROWS}")
+    if len(config.description) > MAX_TEXT_CHARACTERS:
+        raise InvalidField.at("config.description", f"longer than {MAX_TEXT_CHARACTERS} characters")
+    return VersionConfig(
+        forbid_nan_inputs=tuple(config.forbid_nan_inputs),
+        idempotent=config.idempotent if config.HasField("idempotent") else None,
+        max_batch_rows=config.max_batch_rows,
+        description=config.description,
+        labels=_labels(dict(config.labels), "config.labels"),
+    )
+
+
+def _labels(labels: dict[str, str], field: str) -> dict[str, str]:
+    if len(labels) > MAX_LABELS:
+        raise InvalidField.at(field, f"{len(labels)} labels; at most {MAX_LABELS} are permitted")
+    if any(not key or len(key) > MAX_LABEL_CHARACTERS for key in labels):
+        raise InvalidField.at(field, f"keys have 1 to {MAX_LABEL_CHARACTERS} characters")
+    if any(len(value) > MAX_LABEL_CHARACTERS for value in labels.values()):
+        raise InvalidField.at(field, f"values have at most {MAX_LABEL_CHARACTERS} characters")
+    return labels
+
+
+def version_state(state: int) -> VersionState:
+    """The state that is asked for; raises InvalidField."""
+    if state not in _STATES:
+        raise InvalidField.at("state", "expected STATE_PUBLISHED or STATE_UNLOADED")
+    return VersionState(state)
+
+
+def alias(message: pb.Alias) -> Alias:
+    """The alias; raises InvalidName or InvalidField."""
+    if message.version < 1:
+        raise InvalidField.at("alias.version", "expected a version's number, 1 or more")
+    return Alias(names.check_alias(message.alias, "alias.alias"), message.version)
+
+
+def wish(endpoint: pb.Endpoint) -> Wish:
+    """What is wanted of an endpoint; raises InvalidName or InvalidField."""
+    if len(endpoint.salt) > MAX_SALT_CHARACTERS:
+        raise InvalidField.at("endpoint.salt", f"longer than {MAX_SALT_CHARACTERS} characters")
+    arms = tuple(_arm(arm, f"endpoint.arms[{index}]") for index, arm in enumerate(endpoint.arms))
+    return Wish(arms, endpoint.salt, endpoint.automatic)
+
+
+def _arm(arm: pb.Arm, field: str) -> Arm:
+    model, number = names.parse_version(arm.version, f"{field}.version")
+    return Arm(names.check_segment(arm.arm, f"{field}.arm"), model, number, arm.weight_basis_points)
+
+
+def report(request: fleet_service_pb2.ReportWorkerRequest) -> Report:
+    """What a worker says of itself; raises InvalidName or InvalidField."""
+    worker = request.worker
+    if not 0 < len(worker.boot_id) <= MAX_BOOT_ID_CHARACTERS:
+        raise InvalidField.at("worker.boot_id", f"expected 1 to {MAX_BOOT_ID_CHARACTERS} characters")
+    if split_address(worker.address) is None:
+        raise InvalidField.at("worker.address", "expected the form host:port")
+    if len(worker.versions) > MAX_WORKER_VERSIONS:
+        raise InvalidField.at("worker.versions", f"more than {MAX_WORKER_VERSIONS}")
+    return Report(
+        worker=names.parse(worker.name, "workers", "worker.name"),
+        boot_id=worker.boot_id,
+        address=worker.address,
+        labels=_labels(dict(worker.labels), "worker.labels"),
+        versions=tuple(
+            _version_report(status, f"worker.versions[{index}].version") for index, status in enumerate(worker.versions)
+        ),
+        draining=worker.draining,
+    )
+
+
+def _version_report(status: worker_service_pb2.VersionStatus, field: str) -> VersionReport:
+    names.parse_version(status.version, field)
+    ready = status.state == worker_service_pb2.LOAD_STATE_READY
+    return VersionReport(status.version, ready, status.SerializeToString())
+
+
+def upload_message(progress: Progress) -> pb.Upload:
+    """An upload and how far it is."""
+    upload: Upload = progress.upload
+    files = zip(upload.manifest.artifacts, progress.committed_bytes, strict=True)
+    return pb.Upload(
+        name=upload.name,
+        model=names.model_name(upload.model),
+        runtime=_runtime(upload.runtime),
+        manifest=_manifest_message(upload.manifest),
+        files=[pb.UploadedFile(path=artifact.path, committed_bytes=committed) for artifact, committed in files],
+        expire_time=_timestamp(upload.expire_time),
+        config=_config_message(upload.config),
+    )
+
+
+def model_message(model: Model) -> pb.Model:
+    """A model."""
+    return pb.Model(
+        name=model.name,
+        aliases=[pb.Alias(alias=label.alias, version=label.number) for label in model.aliases],
+        version_numbers=model.numbers,
+        create_time=_timestamp(model.create_time),
+        etag=etag(model.revision),
+    )
+
+
+def version_message(version: ModelVersion, standing: list[tuple[str, VersionReport]] | None = None) -> pb.ModelVersion:
+    """A version, and how it stands on workers."""
+    return pb.ModelVersion(
+        name=version.name,
+        version=version.number,
+        state=pb.ModelVersion.State.ValueType(version.state),
+        runtime=_runtime(version.runtime),
+        manifest=_manifest_message(version.manifest),
+        signatures=[_signature_message(signature) for signature in version.signatures],
+        config=_config_message(version.config),
+        create_time=_timestamp(version.create_time),
+        etag=etag(version.revision),
+        workers=[
+            pb.WorkerVersion(worker=names.worker_name(worker), status=_status_message(report))
+            for worker, report in standing or ()
+        ],
+    )
+
+
+def endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
+    """An endpoint."""
+    number = endpoint.next_number
+    return pb.Endpoint(
+        name=endpoint.name,
+        arms=[
+            pb.Arm(
+                arm=arm.arm,
+                version=names.version_name(arm.model, arm.number),
+                weight_basis_points=arm.weight_basis_points,
+            )
+            for arm in endpoint.arms
+        ],
+        salt=endpoint.salt,
+        generation=endpoint.generation,
+        automatic=endpoint.automatic,
+        next_version=names.version_name(endpoint.endpoint, number) if number else "",
+        etag=etag(endpoint.revision),
+        create_time=_timestamp(endpoint.create_time),
+    )
+
+
+def worker_message(worker: Worker) -> pb.Worker:
+    """A worker with its lease."""
+    return pb.Worker(
+        name=names.worker_name(worker.worker),
+        boot_id=worker.boot_id,
+        address=worker.address,
+        labels=worker.labels,
+        versions=[_status_message(report) for report in worker.versions],
+        draining=worker.draining,
+        lease_expire_time=_timestamp(worker.expire_time),
+        create_time=_timestamp(worker.create_time),
+    )
+
+
+def snapshot_message(snapshot: RoutingSnapshot) -> watch_service_pb2.RoutingSnapshot:
+    """A snapshot with its digest."""
+    message = watch_service_pb2.RoutingSnapshot(
+        epoch=snapshot.epoch,
+        revision=snapshot.revision,
+        membership_revision=snapshot.membership_revision,
+        endpoints=[endpoint_message(endpoint) for endpoint in snapshot.endpoints],
+        versions=[
+            watch_service_pb2.RoutedVersion(
+                model_version=version_message(version), wanted=(version.model, version.number) in snapshot.wanted
+            )
+            for version in snapshot.versions
+        ],
+        aliases=[
+            watch_service_pb2.RoutedAlias(
+                model=names.model_name(model), alias=label.alias, version=names.version_name(model, label.number)
+            )
+            for model, labels in snapshot.aliases.items()
+            for label in labels
+        ],
+        workers=[
+            watch_service_pb2.RoutedWorker(
+                name=names.worker_name(worker.worker), address=worker.address, labels=worker.labels
+            )
+            for worker in snapshot.workers
+        ],
+    )
+    message.digest = digest_of(message)
+    return message
+
+
+def event_message(event: Event) -> watch_service_pb2.Event:
+    """An event."""
+    return watch_service_pb2.Event(
+        sequence=event.sequence,
+        event_time=_timestamp(event.event_time),
+        resource=event.resource,
+        action=watch_service_pb2.Event.Action.ValueType(event.action),
+        revision=event.revision,
+        principal=event.principal,
+        details=event.details,
+    )
+
+
+def _manifest_message(manifest: Manifest) -> pb.Manifest:
+    artifacts = [pb.Artifact(path=a.path, size_bytes=a.size_bytes, sha256=a.sha256) for a in manifest.artifacts]
+    return pb.Manifest(artifacts=artifacts, digest=manifest.digest)
+
+
+def _signature_message(signature: Signature) -> tensor_pb2.Signature:
+    return tensor_pb2.Signature(
+        name=signature.name,
+        inputs=[_spec_message(spec) for spec in signature.inputs],
+        outputs=[_spec_message(spec) for spec in signature.outputs],
+    )
+
+
+def _spec_message(spec: TensorSpec) -> tensor_pb2.TensorSpec:
+    return tensor_pb2.TensorSpec(
+        name=spec.name,
+        datatype=tensor_pb2.DataType.ValueType(spec.datatype),
+        shape=spec.shape or (),
+        unknown_rank=spec.shape is None,
+        forbid_nan=spec.forbid_nan,
+    )
+
+
+def _config_message(config: VersionConfig) -> pb.VersionConfig:
+    return pb.VersionConfig(
+        forbid_nan_inputs=config.forbid_nan_inputs,
+        idempotent=config.idempotent,
+        max_batch_rows=config.max_batch_rows,
+        description=config.description,
+        labels=config.labels,
+    )
+
+
+def _status_message(report: VersionReport) -> worker_service_pb2.VersionStatus:
+    return worker_service_pb2.VersionStatus.FromString(report.status)
+
+
+def _runtime(runtime: Runtime) -> pb.Runtime.ValueType:
+    return pb.Runtime.ValueType(runtime)
+
+
+def _timestamp(time: datetime) -> Timestamp:
+    message = Timestamp()
+    message.FromDatetime(time)
+    return message

@@ -1,0 +1,143 @@
+"""Endpoints: every change that can be made to them, as functions of a `Change`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from inferway.errors import EndpointExists, EndpointNotFound, InvalidField, ResourceInUse, VersionNotFound
+from inferway_registry import policy
+from inferway_registry.ledger import Change, check_etag
+from inferway_registry.resources import Arm, Endpoint
+from inferway_registry.store.reader import Reader
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a caller wants of an endpoint: either `arms`, or `automatic`.
+
+    An empty `salt` stands for the present one, or for the endpoint's name: no two endpoints shall assign units alike.
+    """
+
+    arms: tuple[Arm, ...]
+    salt: str
+    automatic: bool = False
+
+
+async def require_endpoint(rows: Reader, endpoint: str) -> Endpoint:
+    """The endpoint; raises EndpointNotFound."""
+    found = await rows.endpoint(endpoint)
+    if found is None:
+        raise EndpointNotFound(f"there is no endpoint {endpoint!r}", endpoint=endpoint)
+    return found
+
+
+async def create(change: Change, name: str, wish: Wish) -> Endpoint:
+    """Makes an endpoint with explicit arms; raises EndpointExists, InvalidField or VersionNotFound."""
+    policy.check_arms(wish.arms, "endpoint.arms")
+    if await change.rows.endpoint(name) is not None:
+        raise EndpointExists(f"there is an endpoint {name!r} already", endpoint=name)
+    await _require_versions(change.rows, wish.arms)
+    endpoint = Endpoint(
+        endpoint=name,
+        arms=wish.arms,
+        salt=wish.salt or name,
+        generation=1,
+        automatic=False,
+        next_number=0,
+        create_time=change.now,
+        revision=change.revision,
+    )
+    await change.rows.put_endpoint(endpoint)
+    change.created(endpoint.name)
+    return endpoint
+
+
+async def update(change: Change, name: str, wish: Wish, given_etag: str) -> Endpoint:
+    """Sets arms and salt, or hands the endpoint back to automatic.
+
+    Raises EndpointNotFound, EtagMismatch, InvalidField or VersionNotFound.
+    """
+    before = await require_endpoint(change.rows, name)
+    check_etag(before.name, given_etag, before.revision)
+    salt = wish.salt or before.salt
+    if wish.automatic:
+        after = await _automatic(change.rows, replace(before, salt=salt, automatic=True), wish)
+    else:
+        policy.check_arms(wish.arms, "endpoint.arms")
+        await _require_versions(change.rows, wish.arms)
+        after = replace(before, arms=wish.arms, salt=salt, automatic=False, next_number=0)
+    return await _store(change, before, after)
+
+
+async def delete(change: Change, name: str, given_etag: str) -> None:
+    """Deletes an endpoint; raises EndpointNotFound, EtagMismatch, or ResourceInUse if a model has its name."""
+    endpoint = await require_endpoint(change.rows, name)
+    check_etag(endpoint.name, given_etag, endpoint.revision)
+    model = await change.rows.model(name)
+    if model is not None:
+        raise ResourceInUse(
+            f"{endpoint.name} belongs to {model.name}; delete the model, or set the endpoint's arms",
+            resource=endpoint.name,
+            used_by=model.name,
+        )
+    await change.rows.delete_endpoint(name)
+    change.deleted(endpoint.name, endpoint.revision)
+
+
+async def delete_with_model(change: Change, model: str) -> None:
+    """Deletes the endpoint of a model's name, whoever set its arms."""
+    endpoint = await change.rows.endpoint(model)
+    if endpoint is not None:
+        await change.rows.delete_endpoint(model)
+        change.deleted(endpoint.name, endpoint.revision)
+
+
+async def follow(change: Change, model: str, ready: Collection[int] = ()) -> None:
+    """Moves the automatic endpoint of a model as the policy says; makes it if there is none.
+
+    `ready` are the numbers that a worker has ready.
+    """
+    before = await change.rows.endpoint(model)
+    if before is None:
+        before = Endpoint(
+            endpoint=model,
+            arms=(),
+            salt=model,
+            generation=0,
+            automatic=True,
+            next_number=0,
+            create_time=change.now,
+            revision=change.revision,
+        )
+        await change.rows.put_endpoint(before)
+        change.created(before.name)
+    await _store(change, before, policy.follow(before, await change.rows.published_numbers(model), ready))
+
+
+async def _automatic(rows: Reader, endpoint: Endpoint, wish: Wish) -> Endpoint:
+    if wish.arms:
+        raise InvalidField.at("endpoint.arms", "an automatic endpoint sets its arms itself; leave them out")
+    if await rows.model(endpoint.endpoint) is None:
+        raise InvalidField.at("endpoint.automatic", f"there is no model {endpoint.endpoint!r} to follow")
+    return policy.follow(endpoint, await rows.published_numbers(endpoint.endpoint), ())
+
+
+async def _require_versions(rows: Reader, arms: tuple[Arm, ...]) -> None:
+    for arm in arms:
+        if await rows.version(arm.model, arm.number) is None:
+            raise VersionNotFound(
+                f"arm {arm.arm!r}: model {arm.model!r} has no version {arm.number}", model=arm.model, version=arm.number
+            )
+
+
+async def _store(change: Change, before: Endpoint, after: Endpoint) -> Endpoint:
+    """Writes what differs, if anything does. A new generation begins with new arms or a new salt."""
+    if after == before:
+        return before
+    moved = (after.arms, after.salt) != (before.arms, before.salt)
+    after = replace(after, revision=change.revision, generation=before.generation + moved)
+    await change.rows.put_endpoint(after)
+    if before.revision != change.revision:
+        change.updated(after.name, before.revision, generation=str(after.generation))
+    return after

@@ -1,0 +1,1 @@
+"""The registry's database: one schema on SQLite and PostgreSQL."""

@@ -1,0 +1,67 @@
+"""The JSON columns: manifests, signatures and the publisher's choices, to plain values and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from inferway.datatypes import Datatype
+from inferway_registry.resources import Artifact, Manifest, Signature, TensorSpec, VersionConfig
+
+Json = dict[str, Any]
+
+
+def manifest_to_json(manifest: Manifest) -> Json:
+    """One list for each file: most rows of most catalogues are made of these."""
+    return {"digest": manifest.digest, "artifacts": [[a.path, a.size_bytes, a.sha256] for a in manifest.artifacts]}
+
+
+def manifest_from_json(value: Json) -> Manifest:
+    """Inverse of `manifest_to_json`."""
+    return Manifest(tuple(Artifact(*entry) for entry in value["artifacts"]), value["digest"])
+
+
+def signatures_to_json(signatures: Iterable[Signature]) -> list[Json]:
+    """Datatypes by name, so that the column can be read."""
+    return [
+        {
+            "name": s.name,
+            "inputs": [_spec_to_json(i) for i in s.inputs],
+            "outputs": [_spec_to_json(o) for o in s.outputs],
+        }
+        for s in signatures
+    ]
+
+
+def signatures_from_json(value: list[Json]) -> tuple[Signature, ...]:
+    """Inverse of `signatures_to_json`."""
+    return tuple(
+        Signature(s["name"], tuple(map(_spec_from_json, s["inputs"])), tuple(map(_spec_from_json, s["outputs"])))
+        for s in value
+    )
+
+
+def config_to_json(config: VersionConfig) -> Json:
+    """Every field under its name."""
+    return {
+        "forbid_nan_inputs": list(config.forbid_nan_inputs),
+        "idempotent": config.idempotent,
+        "max_batch_rows": config.max_batch_rows,
+        "description": config.description,
+        "labels": dict(config.labels),
+    }
+
+
+def config_from_json(value: Json) -> VersionConfig:
+    """Inverse of `config_to_json`."""
+    return VersionConfig(**{**value, "forbid_nan_inputs": tuple(value["forbid_nan_inputs"])})
+
+
+def _spec_to_json(spec: TensorSpec) -> Json:
+    shape = None if spec.shape is None else list(spec.shape)
+    return {"name": spec.name, "datatype": spec.datatype.name, "shape": shape, "forbid_nan": spec.forbid_nan}
+
+
+def _spec_from_json(value: Json) -> TensorSpec:
+    shape = None if value["shape"] is None else tuple(value["shape"])
+    return TensorSpec(value["name"], Datatype[value["datatype"]], shape, value["forbid_nan"])

@@ -1,0 +1,310 @@
+"""Uploads: begun, received file by file, published or given up.
+
+A file is complete when its content is among the blobs. Until then its staged bytes say how far it is, and whoever
+comes last completes it: the call that brought the last byte, or the publishing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from inferway import names
+from inferway.errors import (
+    ArtifactNotFound,
+    DigestMismatch,
+    TooManyConcurrent,
+    UploadConflict,
+    UploadIncomplete,
+    UploadNotFound,
+    UploadOffsetMismatch,
+    UploadTooLarge,
+)
+from inferway_registry import catalogue, savedmodel
+from inferway_registry.blobs import Blobs
+from inferway_registry.ledger import OF_REGISTRY, Call, Change, Ledger
+from inferway_registry.manifest import SAVED_MODEL
+from inferway_registry.resources import (
+    Action,
+    Artifact,
+    Manifest,
+    ModelVersion,
+    Runtime,
+    Signature,
+    Upload,
+    VersionConfig,
+)
+from inferway_registry.staging import StagedFile, Staging
+from inferway_registry.store.reader import Reader
+from inferway_registry.store.sql import Store
+from inferway_registry.threads import in_thread
+
+_HEADS_AT_ONCE = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How many uploads there may be, and how patient the registry is with them."""
+
+    max_uploads: int = 64
+    lifetime: timedelta = timedelta(hours=24)
+    """From the last sign of life to the giving up."""
+    orphan_age: timedelta = timedelta(hours=24)
+    """How old content must be before it is swept when nobody uses it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What an upload is made of."""
+
+    model: str
+    runtime: Runtime
+    manifest: Manifest
+    config: VersionConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """An upload, and how many bytes of each file are stored, in the order of its manifest."""
+
+    upload: Upload
+    committed_bytes: tuple[int, ...]
+
+
+class Uploads:
+    """All uploads of one registry. One process owns the staged files."""
+
+    def __init__(self, store: Store, ledger: Ledger, staging: Staging, blobs: Blobs, options: Options) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._staging = staging
+        self._blobs = blobs
+        self._options = options
+        self._claims: set[tuple[str, str]] = set()
+
+    async def create(self, call: Call, upload_id: str, draft: Draft, encode: Callable[[Progress], bytes]) -> bytes:
+        """Begins an upload and returns its encoded progress; raises TooManyConcurrent and what `answer_once` raises."""
+        committed = await self._committed(upload_id, draft.manifest)
+
+        async def operation(change: Change) -> Progress:
+            if len(await change.rows.upload_ids()) >= self._options.max_uploads:
+                raise TooManyConcurrent(
+                    "too many uploads are open; publish or delete some", limit=self._options.max_uploads
+                )
+            expires = change.now + self._options.lifetime
+            upload = Upload(upload_id, draft.model, draft.runtime, draft.manifest, draft.config, expires)
+            await change.rows.add_upload(upload)
+            change.audited(upload.name, Action.CREATED)
+            return Progress(upload, committed)
+
+        return await self._ledger.answer_once(call, operation, encode)
+
+    async def progress(self, upload_id: str) -> Progress:
+        """How far an upload is; raises UploadNotFound."""
+        async with self._store.reading() as rows:
+            upload = await _require(rows, upload_id)
+        return Progress(upload, await self._committed(upload_id, upload.manifest))
+
+    async def receive(self, upload_id: str, path: str, offset_bytes: int, chunks: AsyncIterator[bytes]) -> int:
+        """Appends chunks to one file and returns how many bytes of it are stored; verifies it when it is whole.
+
+        Raises UploadNotFound, ArtifactNotFound, UploadConflict, UploadOffsetMismatch, UploadTooLarge, DigestMismatch,
+        StorageFull and what `chunks` raises. What had arrived stays, except after DigestMismatch, which starts the
+        file again.
+        """
+        upload, artifact = await self._prolonged(upload_id, path)
+        with self._claimed(upload, artifact):
+            if await self._blobs.size_bytes(artifact.sha256) is not None:
+                _check_offset(artifact, artifact.size_bytes, offset_bytes)
+                return artifact.size_bytes
+            file = await self._staging.open(upload.upload, artifact.sha256)
+            try:
+                _check_offset(artifact, file.size_bytes, offset_bytes)
+                async for chunk in chunks:
+                    await _append(file, chunk, artifact)
+                if file.size_bytes == artifact.size_bytes:
+                    await self._complete(upload, artifact, file)
+                return file.size_bytes
+            finally:
+                file.close()
+
+    async def publish(self, call: Call, upload_id: str, alias: str, encode: Callable[[ModelVersion], bytes]) -> bytes:
+        """Verifies every file, makes the version visible, and returns it encoded; `alias` may be empty.
+
+        Raises UploadNotFound, UploadIncomplete, DigestMismatch, CorruptArtifact, InvalidField, StorageFull and what
+        `answer_once` raises.
+        """
+        async with self._store.reading() as rows:
+            earlier = await self._ledger.earlier_answer(rows, call)
+            if earlier is not None:
+                return earlier
+            upload = await _require(rows, upload_id)
+        for artifact in upload.manifest.artifacts:
+            await self._verify(upload, artifact)
+        signatures = await self._signatures(upload)
+
+        async def operation(change: Change) -> ModelVersion:
+            present = await _require(change.rows, upload_id)
+            return await catalogue.publish(change, present, signatures, alias)
+
+        answer = await self._ledger.answer_once(call, operation, encode)
+        await self._staging.discard(upload_id)
+        return answer
+
+    async def delete(self, call: Call, upload_id: str) -> None:
+        """Gives an upload up and frees what it stored; raises UploadNotFound."""
+
+        async def operation(change: Change) -> None:
+            upload = await _require(change.rows, upload_id)
+            await change.rows.delete_upload(upload)
+            change.audited(upload.name, Action.DELETED)
+
+        await self._ledger.apply(call, operation)
+        await self._staging.discard(upload_id)
+
+    async def expire(self, now: datetime) -> None:
+        """Gives up uploads whose time is over, and frees the files of uploads that are gone."""
+        async with self._store.reading() as rows:
+            expired = await rows.expired_upload_ids(now)
+        for upload_id in expired:
+            await self.delete(Call(OF_REGISTRY, "ExpireUpload"), upload_id)
+        # Staged files are listed first: an upload that begins meanwhile is then among the live ones.
+        staged = await self._staging.uploads()
+        async with self._store.reading() as rows:
+            live = set(await rows.upload_ids())
+        for upload_id in staged:
+            if upload_id not in live:
+                await self._staging.discard(upload_id)
+
+    async def sweep(self, now: datetime) -> None:
+        """Deletes old content that no version and no upload uses."""
+        async for digests in self._blobs.older_than(now - self._options.orphan_age):
+            async with self._store.reading() as rows:
+                used = await rows.used_blobs(digests)
+            for sha256 in digests:
+                if sha256 not in used:
+                    await self._sweep_blob(sha256)
+
+    async def _sweep_blob(self, sha256: str) -> None:
+        # In a mutation's turn: no upload can begin to count on the content between the question and the deletion.
+        async with self._store.writing() as rows:
+            if not await rows.used_blobs([sha256]):
+                await self._blobs.delete(sha256)
+
+    async def _prolonged(self, upload_id: str, path: str) -> tuple[Upload, Artifact]:
+        async def operation(change: Change) -> Upload:
+            upload = await _require(change.rows, upload_id)
+            await change.rows.extend_upload(upload_id, change.now + self._options.lifetime)
+            return upload
+
+        upload = await self._ledger.apply(Call(OF_REGISTRY, "ProlongUpload"), operation)
+        artifact = upload.manifest.artifact(path)
+        if artifact is None:
+            raise ArtifactNotFound(f"the manifest of {upload.name} has no file {path!r}", version="", path=path)
+        return upload, artifact
+
+    @contextmanager
+    def _claimed(self, upload: Upload, artifact: Artifact) -> Iterator[None]:
+        claim = (upload.upload, artifact.sha256)
+        if claim in self._claims:
+            raise UploadConflict(
+                f"another call is writing {artifact.path}; ask GetUpload how far it is, then go on",
+                upload=upload.name,
+                path=artifact.path,
+            )
+        self._claims.add(claim)
+        try:
+            yield
+        finally:
+            self._claims.remove(claim)
+
+    async def _committed(self, upload_id: str, manifest: Manifest) -> tuple[int, ...]:
+        turns = asyncio.Semaphore(_HEADS_AT_ONCE)
+
+        async def committed(artifact: Artifact) -> int:
+            async with turns:
+                stored = await self._blobs.size_bytes(artifact.sha256)
+            return stored if stored is not None else self._staging.staged_bytes(upload_id, artifact.sha256)
+
+        return tuple(await asyncio.gather(*map(committed, manifest.artifacts)))
+
+    async def _verify(self, upload: Upload, artifact: Artifact) -> None:
+        """Completes a file whose last byte came just before a call broke, and reads the whole content once more."""
+        if await self._blobs.size_bytes(artifact.sha256) is None:
+            await self._complete_staged(upload, artifact)
+        if not await self._blobs.verified(artifact.sha256):
+            await self._blobs.delete(artifact.sha256)
+            raise _mismatch(artifact, "content that changed in store")
+
+    async def _complete_staged(self, upload: Upload, artifact: Artifact) -> None:
+        staged = self._staging.staged_bytes(upload.upload, artifact.sha256)
+        if staged != artifact.size_bytes:
+            raise UploadIncomplete(
+                f"{artifact.path} has {staged} of {artifact.size_bytes} bytes; send the rest, then publish",
+                upload=upload.name,
+                path=artifact.path,
+            )
+        with self._claimed(upload, artifact):
+            file = await self._staging.open(upload.upload, artifact.sha256)
+            try:
+                await self._complete(upload, artifact, file)
+            finally:
+                file.close()
+
+    async def _complete(self, upload: Upload, artifact: Artifact, file: StagedFile) -> None:
+        """Makes a whole staged file a blob, or starts it again if it is not what it should be."""
+        try:
+            if file.sha256 != artifact.sha256:
+                await in_thread(file.path.unlink)
+                raise _mismatch(artifact, file.sha256)
+            await in_thread(file.seal)
+            await self._blobs.add(artifact.sha256, file.path)
+        except FileNotFoundError as error:
+            raise UploadNotFound(f"{upload.name} was deleted meanwhile", upload=upload.name) from error
+
+    async def _signatures(self, upload: Upload) -> tuple[Signature, ...]:
+        graph = upload.manifest.artifact(SAVED_MODEL)
+        assert graph is not None, "the manifest was checked when the upload began"
+        data = b"".join([chunk async for chunk in self._blobs.read(graph.sha256)])
+        signatures = await in_thread(savedmodel.read_signatures, data)
+        return savedmodel.forbid_nan(signatures, upload.config.forbid_nan_inputs)
+
+
+async def _require(rows: Reader, upload_id: str) -> Upload:
+    upload = await rows.upload(upload_id)
+    if upload is None:
+        name = names.upload_name(upload_id)
+        raise UploadNotFound(f"there is no {name}: it was published or deleted, or it expired", upload=name)
+    return upload
+
+
+async def _append(file: StagedFile, chunk: bytes, artifact: Artifact) -> None:
+    if file.size_bytes + len(chunk) > artifact.size_bytes:
+        raise UploadTooLarge(
+            f"{artifact.path} has {artifact.size_bytes} bytes in the manifest, and more were sent",
+            path=artifact.path,
+            limit=artifact.size_bytes,
+        )
+    await in_thread(file.append, chunk)
+
+
+def _check_offset(artifact: Artifact, expected: int, actual: int) -> None:
+    if actual != expected:
+        raise UploadOffsetMismatch(
+            f"{artifact.path}: {expected} bytes are stored; go on from there, not from {actual}",
+            path=artifact.path,
+            expected=expected,
+            actual=actual,
+        )
+
+
+def _mismatch(artifact: Artifact, actual: str) -> DigestMismatch:
+    return DigestMismatch(
+        f"{artifact.path} is not what the manifest says; send it again from the start",
+        path=artifact.path,
+        expected=artifact.sha256,
+        actual=actual,
+    )
