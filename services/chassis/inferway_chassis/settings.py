@@ -88,6 +88,10 @@ class ServiceSettings(BaseSettings):
         if unknown:
             message = "\n".join(f"unknown setting {name}; --print-config lists the known ones" for name in unknown)
             raise SettingsRefused(message)
+        file = environment.get(f"{cls.prefix}CONFIG_FILE")
+        if file is not None and not Path(file).is_file():
+            message = f"{cls.prefix}CONFIG_FILE: there is no file {file}"
+            raise SettingsRefused(message)
         try:
             return cls()
         except ValidationError as error:

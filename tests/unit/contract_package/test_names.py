@@ -28,7 +28,9 @@ def test_a_version_name_is_read_back_as_it_was_written(model: str, version: int)
     assert names.parse_version(names.version_name(model, version)) == (model, version)
 
 
-@pytest.mark.parametrize("name", ["models/a", "models/a/versions/0", "models/a/versions/x", "a/b/c/d", "models/../versions/1"])
+@pytest.mark.parametrize(
+    "name", ["models/a", "models/a/versions/0", "models/a/versions/x", "a/b/c/d", "models/../versions/1"]
+)
 def test_a_malformed_version_name_is_refused(name: str) -> None:
     """Nothing guesses what was meant."""
     with pytest.raises(InvalidName):
