@@ -1,0 +1,1 @@
+"""The gateway: every protocol a caller may speak, one envelope behind them, and the workers behind that."""

@@ -1,0 +1,203 @@
+"""Checks everything about a request that can be known without looking into the bytes, before anything is forwarded.
+
+What needs the bytes themselves (lengths inside BYTES tensors, NaN) the worker checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from inferway.datatypes import MAX_RANK, Datatype, element_count
+from inferway.errors import (
+    ContentsMismatch,
+    DatatypeMismatch,
+    DuplicateInput,
+    InvalidBatch,
+    InvalidBytesTensor,
+    InvalidField,
+    MissingInput,
+    ShapeMismatch,
+    UnknownInput,
+    UnknownOutput,
+)
+from inferway_gateway.routing import shown
+from inferway_gateway.signature import InputPlan, Signature
+from inferway_gateway.tensors import Tensor
+
+_LENGTH_PREFIX_BYTES = 4
+_SHOWN_NAMES = 20
+
+
+class FieldNames(NamedTuple):
+    """How a door's protocol calls the parts of a request, `{}` standing for the index; for error messages."""
+
+    endpoint: str
+    signature: str
+    contents: str
+    output: str
+
+
+class Admitted(NamedTuple):
+    """What may be forwarded."""
+
+    inputs: list[Tensor]
+    """In the order of the signature."""
+    rows: int
+    """Size of the batch dimension; 1 if the signature has none."""
+
+
+def checked_shape(dimensions: Sequence[int], field: str) -> tuple[int, ...]:
+    """The shape, if any tensor may have it; `field` names it. Raises ShapeMismatch.
+
+    The rank comes first: nothing is computed from a shape of 100,000 dimensions.
+    """
+    if len(dimensions) > MAX_RANK:
+        raise ShapeMismatch.at(
+            field,
+            f"has {len(dimensions)} dimensions; at most {MAX_RANK} are permitted",
+            expected=f"at most {MAX_RANK} dimensions",
+            actual=f"{len(dimensions)} dimensions",
+        )
+    shape = tuple(dimensions)
+    if shape and min(shape) < 0:
+        raise ShapeMismatch.at(
+            field, f"{_text(shape)} has a negative dimension", expected="0 or more", actual=_text(shape)
+        )
+    return shape
+
+
+def admit(signature: Signature, tensors: Sequence[Tensor], outputs: Iterable[str], names: FieldNames) -> Admitted:
+    """Checks inputs and requested outputs against `signature`. Shapes have passed `checked_shape`.
+
+    Raises UnknownInput, DuplicateInput, MissingInput, DatatypeMismatch, ShapeMismatch, ContentsMismatch,
+    InvalidBytesTensor, InvalidBatch, UnknownOutput, InvalidField (an output asked for twice).
+    """
+    placed: list[Tensor | None] = [None] * len(signature.inputs)
+    for index, tensor in enumerate(tensors):
+        plan = signature.plans.get(tensor.name)
+        if plan is None:
+            raise _unknown_input(signature, tensor.name, index)
+        if placed[plan.position] is not None:
+            raise DuplicateInput.at(
+                f"inputs[{index}].name", f"input {shown(tensor.name)} is given twice", input=tensor.name
+            )
+        _check_tensor(plan, tensor, index, names)
+        placed[plan.position] = tensor
+    inputs = [tensor for tensor in placed if tensor is not None]
+    if len(inputs) != len(placed):
+        raise _missing_input(signature, placed)
+    if outputs:
+        check_outputs(signature, outputs, names)
+    return Admitted(inputs, _rows(signature, inputs) if signature.batchable else 1)
+
+
+def _check_tensor(plan: InputPlan, tensor: Tensor, index: int, names: FieldNames) -> None:
+    spec = plan.spec
+    if tensor.datatype is not spec.datatype:
+        raise DatatypeMismatch.at(
+            f"inputs[{index}].datatype",
+            f"{tensor.datatype.name} given for input {spec.name}, which takes {spec.datatype.name}",
+            input=spec.name,
+            expected=spec.datatype.name,
+            actual=tensor.datatype.name,
+        )
+    if not spec.accepts(tensor.shape):
+        expected = "any" if spec.shape is None else _text(spec.shape)
+        raise ShapeMismatch.at(
+            f"inputs[{index}].shape",
+            f"{_text(tensor.shape)} does not fit input {spec.name}, which takes {expected} (-1 is any size)",
+            input=spec.name,
+            expected=expected,
+            actual=_text(tensor.shape),
+        )
+    count, size = element_count(tensor.shape), len(tensor.raw)
+    if count * plan.item_bytes != size and plan.item_bytes:
+        raise _wrong_length(tensor, names.contents.format(index), count * plan.item_bytes)
+    if not plan.item_bytes and size < count * _LENGTH_PREFIX_BYTES:
+        raise InvalidBytesTensor.at(
+            names.contents.format(index),
+            f"{size} bytes cannot hold the {count} length-prefixed elements of shape {_text(tensor.shape)}",
+            input=spec.name,
+        )
+
+
+def _rows(signature: Signature, inputs: Sequence[Tensor]) -> int:
+    if not inputs:
+        return 1
+    rows = inputs[0].shape[0]
+    for tensor in inputs:
+        if tensor.shape[0] != rows:
+            raise InvalidBatch.at(
+                "inputs",
+                f"the batch dimensions differ: {inputs[0].name} has {rows} rows, {tensor.name} {tensor.shape[0]}",
+            )
+    if rows == 0:
+        raise InvalidBatch.at("inputs", f"the batch is empty: signature {signature.name} needs at least one row")
+    return rows
+
+
+def check_outputs(signature: Signature, outputs: Iterable[str], names: FieldNames) -> None:
+    """Raises UnknownOutput, or InvalidField if one is asked for twice."""
+    seen = set[str]()
+    for index, output in enumerate(outputs):
+        if output not in signature.output_names:
+            known = _listed(spec.name for spec in signature.outputs)
+            raise UnknownOutput.at(
+                names.output.format(index),
+                f"signature {signature.name} has no output {shown(output)}; it has: {known}",
+                output=shown(output),
+                signature=signature.name,
+            )
+        if output in seen:
+            raise InvalidField.at(names.output.format(index), f"output {output} is asked for twice")
+        seen.add(output)
+
+
+def _unknown_input(signature: Signature, name: str, index: int) -> UnknownInput:
+    known = _listed(spec.name for spec in signature.inputs)
+    return UnknownInput.at(
+        f"inputs[{index}].name",
+        f"signature {signature.name} has no input {shown(name)}; it has: {known}",
+        input=shown(name),
+        signature=signature.name,
+    )
+
+
+def _missing_input(signature: Signature, placed: Sequence[Tensor | None]) -> MissingInput:
+    missing = next(spec for spec, tensor in zip(signature.inputs, placed, strict=True) if tensor is None)
+    return MissingInput.at(
+        "inputs",
+        f"input {missing.name} ({missing.datatype.name}) of signature {signature.name} is missing",
+        input=missing.name,
+        signature=signature.name,
+    )
+
+
+def _wrong_length(tensor: Tensor, field: str, expected: int) -> ContentsMismatch:
+    return ContentsMismatch.at(
+        field,
+        f"input {tensor.name} has {len(tensor.raw)} bytes; "
+        f"shape {_text(tensor.shape)} of {tensor.datatype.name} takes {expected}",
+        input=tensor.name,
+        expected=expected,
+        actual=len(tensor.raw),
+    )
+
+
+def unknown_datatype(given: object, index: int) -> DatatypeMismatch:
+    """The error for a datatype that the protocol does not have."""
+    known = ", ".join(datatype.name for datatype in Datatype)
+    text = shown(str(given))
+    return DatatypeMismatch.at(
+        f"inputs[{index}].datatype", f"{text} is no datatype; there are {known}", expected=known, actual=text
+    )
+
+
+def _text(shape: Sequence[int]) -> str:
+    return "[" + ",".join(map(str, shape)) + "]"
+
+
+def _listed(names: Iterable[str]) -> str:
+    known = list(names)
+    return ", ".join(known[:_SHOWN_NAMES]) + (", …" if len(known) > _SHOWN_NAMES else "")

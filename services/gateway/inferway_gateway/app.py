@@ -1,0 +1,122 @@
+"""Composition root: builds a gateway from its settings, and takes it apart in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib import metadata
+from typing import Any
+
+from inferway.foreign.inference import grpc_service_pb2
+from inferway.prediction.v1 import prediction_service_pb2
+from inferway.registry.v1.watch_service_pb2 import RoutingSnapshot
+from inferway_chassis.addresses import refuse_open_plaintext
+from inferway_chassis.process import Process
+from inferway_chassis.request_queue import QueueLimits
+from inferway_chassis.routing_feed import RoutingFeed, SnapshotRefused
+from inferway_chassis.server import Server
+from inferway_chassis.telemetry import LATENCY_BUCKETS_SECONDS
+from inferway_gateway.convert import to_addresses, to_table
+from inferway_gateway.dispatch import Dispatcher
+from inferway_gateway.doors.call import TimeLimits
+from inferway_gateway.doors.http import application, serving_http
+from inferway_gateway.doors.oip import PUBLIC_NAME, OipServicer
+from inferway_gateway.doors.prediction import PredictionServicer, StreamLimits
+from inferway_gateway.fleet import Fleet
+from inferway_gateway.health import HealthReporter
+from inferway_gateway.link import LinkOptions
+from inferway_gateway.metrics import GatewayMetrics
+from inferway_gateway.models import Models
+from inferway_gateway.outcomes import Outcomes
+from inferway_gateway.predictor import Predictor, Routing
+from inferway_gateway.routing import TableRefused
+from inferway_gateway.settings import GatewaySettings
+
+
+class Gateway:
+    """The parts that do not listen: everything between the doors and the workers."""
+
+    def __init__(self, settings: GatewaySettings, process: Process) -> None:
+        """Builds the parts; nothing is dialled before a snapshot comes."""
+        watcher = f"gateway/{process.boot_id[:8]}"
+        limits = QueueLimits(settings.queue_max_requests, settings.queue_max_rows, settings.queue_max_bytes)
+        outcomes = Outcomes(LATENCY_BUCKETS_SECONDS)
+        self.routing = Routing()
+        self.dispatcher = Dispatcher(asyncio.get_running_loop(), process.clock, limits, outcomes)
+        self.fleet = Fleet(
+            self.dispatcher,
+            process.clock,
+            LinkOptions(watcher, settings.max_message_bytes, settings.links_per_worker),
+        )
+        self.models = Models(self.routing, self.dispatcher)
+        self.predictor = Predictor(
+            self.routing, self.dispatcher, process.clock, process.telemetry.tracer, process.boot_id
+        )
+        self.feed = RoutingFeed(
+            settings.registry_target, watcher, settings.data_dir / "routing.pb", self.apply, process.clock
+        )
+        process.telemetry.registry.register(GatewayMetrics(outcomes, self.dispatcher, lambda: self.feed.stale_seconds))
+
+    def apply(self, snapshot: RoutingSnapshot) -> None:
+        """Acts on a snapshot from now on; raises SnapshotRefused and changes nothing if it contradicts itself."""
+        try:
+            table = to_table(snapshot)
+        except TableRefused as refused:
+            raise SnapshotRefused(str(refused)) from refused
+        self.routing.swap(table)
+        self.dispatcher.apply(table)
+        self.fleet.apply(to_addresses(snapshot))
+        self.dispatcher.on_change()
+
+
+@asynccontextmanager
+async def running(settings: GatewaySettings, process: Process) -> AsyncIterator[Server]:
+    """A started gateway."""
+    gateway = Gateway(settings, process)
+    server = Server(settings, process)
+    _open_doors(server, gateway, settings)
+    reporter = HealthReporter(gateway.models, server.health)
+    gateway.dispatcher.on_change = reporter.nudge
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(gateway.fleet.close)
+        stack.push_async_callback(gateway.feed.stop)
+        await gateway.feed.start()
+        await server.start()
+        await stack.enter_async_context(_background(reporter.run(), "health"))
+        if settings.http_address:
+            refuse_open_plaintext(settings.http_address, settings)
+            about = {"name": "inferway gateway", "version": _version(), "grpc": settings.grpc_address}
+            app = application(lambda: gateway.models.synchronised, about)
+            await stack.enter_async_context(serving_http(settings.http_address, app))
+        yield server
+
+
+def _open_doors(server: Server, gateway: Gateway, settings: GatewaySettings) -> None:
+    time_limits = TimeLimits(settings.default_timeout_seconds, settings.max_timeout_seconds)
+    oip = OipServicer(gateway.predictor, gateway.models, gateway.fleet, time_limits, _version())
+    inference_service = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
+    server.add_service(inference_service, oip, public_name=PUBLIC_NAME)
+    stream_limits = StreamLimits(settings.max_streams, settings.max_stream_in_flight, settings.grace_seconds)
+    prediction = PredictionServicer(gateway.predictor, time_limits, stream_limits)
+    server.add_service(prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"], prediction)
+    server.on_drain(prediction.drain)
+
+
+@asynccontextmanager
+async def _background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
+    task = asyncio.create_task(work, name=name)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def _version() -> str:
+    try:
+        return metadata.version("inferway")
+    except metadata.PackageNotFoundError:
+        return "unpackaged"

@@ -1,0 +1,117 @@
+"""Between protobuf and the gateway's own types: the routing snapshot and the link. The doors convert their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from inferway import names
+from inferway.datatypes import Datatype
+from inferway.errors import InvalidName
+from inferway.registry.v1 import resources_pb2, watch_service_pb2
+from inferway.type.v1 import tensor_pb2
+from inferway.worker.v1 import worker_service_pb2
+from inferway_gateway.lane import Flight
+from inferway_gateway.routing import Arm, Endpoint, RoutingTable, TableRefused, Version
+from inferway_gateway.signature import Signature, TensorSpec
+from inferway_gateway.workers import LoadState, Standing
+
+PLATFORMS = {
+    resources_pb2.RUNTIME_TENSORFLOW: "tensorflow_savedmodel",
+    resources_pb2.RUNTIME_ONNX: "onnxruntime_onnx",
+    resources_pb2.RUNTIME_LITERT: "litert",
+}
+"""Runtimes as Triton names platforms."""
+
+_HOP_RESERVE_SHARE = 0.02
+_HOP_RESERVE_SECONDS = 0.001
+
+
+def to_table(snapshot: watch_service_pb2.RoutingSnapshot) -> RoutingTable:
+    """The table that `snapshot` describes; raises TableRefused if its parts contradict each other."""
+    try:
+        versions = [_version(routed) for routed in snapshot.versions]
+        return RoutingTable(
+            epoch=snapshot.epoch,
+            revision=snapshot.revision,
+            endpoints={endpoint.name: endpoint for endpoint in map(_endpoint, snapshot.endpoints)},
+            versions={version.name: version for version in versions},
+            aliases={(names.parse(alias.model, "models"), alias.alias): alias.version for alias in snapshot.aliases},
+        )
+    except (InvalidName, ValueError) as error:
+        raise TableRefused(str(error)) from error
+
+
+def to_addresses(snapshot: watch_service_pb2.RoutingSnapshot) -> set[str]:
+    """Where the workers of `snapshot` listen."""
+    return {worker.address for worker in snapshot.workers}
+
+
+def _version(routed: watch_service_pb2.RoutedVersion) -> Version:
+    source = routed.model_version
+    model, number = names.parse_version(source.name)
+    config = source.config
+    return Version(
+        name=source.name,
+        model=model,
+        number=number,
+        signatures={signature.name: _signature(signature) for signature in source.signatures},
+        wanted=routed.wanted,
+        unloaded=source.state == resources_pb2.ModelVersion.STATE_UNLOADED,
+        idempotent=config.idempotent if config.HasField("idempotent") else True,
+        max_batch_rows=config.max_batch_rows,
+        platform=PLATFORMS.get(source.runtime, ""),
+    )
+
+
+def _signature(source: tensor_pb2.Signature) -> Signature:
+    return Signature(source.name, tuple(map(_spec, source.inputs)), tuple(map(_spec, source.outputs)))
+
+
+def _spec(source: tensor_pb2.TensorSpec) -> TensorSpec:
+    return TensorSpec(source.name, Datatype(source.datatype), None if source.unknown_rank else tuple(source.shape))
+
+
+def _endpoint(source: resources_pb2.Endpoint) -> Endpoint:
+    return Endpoint(
+        name=names.parse(source.name, "endpoints"),
+        arms=tuple(Arm(arm.arm, arm.version, arm.weight_basis_points) for arm in source.arms),
+        salt=source.salt,
+        generation=source.generation,
+        next_version=source.next_version,
+    )
+
+
+def to_standings(statuses: Iterable[worker_service_pb2.VersionStatus]) -> dict[str, Standing]:
+    """How versions stand, by name. States of a newer worker that this gateway does not know count as none."""
+    known = {int(state) for state in LoadState}
+    return {
+        status.version: Standing(LoadState(status.state if status.state in known else 0), status.error.message)
+        for status in statuses
+    }
+
+
+def write_envelope(target: worker_service_pb2.Envelope, flight: Flight, now: float) -> None:
+    """Writes what `flight` carries into the empty message `target`; `now` is on the gateway's clock."""
+    envelope = flight.envelope
+    left = envelope.deadline - now
+    target.id = flight.ticket
+    target.version = envelope.version.name
+    target.signature = envelope.signature
+    target.rows = envelope.rows
+    target.remaining_us = max(0, int((left - max(_HOP_RESERVE_SECONDS, left * _HOP_RESERVE_SHARE)) * 1e6))
+    target.criticality = envelope.caller.criticality  # type: ignore[assignment] # the numbers are the enum's
+    target.attempt = flight.attempt
+    target.endpoint = envelope.endpoint
+    target.arm = envelope.arm
+    target.generation = envelope.generation
+    target.prediction_id = envelope.prediction_id
+    target.gateway_queue_us = int((flight.bound_at - envelope.received_at) * 1e6)
+    if envelope.caller.tenant:
+        target.tenant = envelope.caller.tenant
+    if envelope.outputs:
+        target.output_names.extend(envelope.outputs)
+    if envelope.traceparent:
+        target.traceparent, target.tracestate = envelope.traceparent, envelope.tracestate
+    # A field of bytes is copied once here; a message passed whole would be copied by way of its serialised form.
+    for name, datatype, shape, raw in envelope.inputs:
+        target.inputs.add(name=name, datatype=int(datatype), shape=shape, raw=raw)

@@ -1,0 +1,94 @@
+"""The envelope: a checked request on its way to a worker, as no door's protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from inferway.errors import InvalidParameter
+from inferway_gateway.admission import FieldNames
+from inferway_gateway.routing import Selector, Version, shown
+from inferway_gateway.tensors import Answer, Tensor
+
+CRITICALITIES = {"critical-plus": 1, "critical": 2, "sheddable-plus": 3, "sheddable": 4}
+"""Values of `x-criticality`, by which a request is served first to last."""
+DEFAULT_CRITICALITY = CRITICALITIES["critical"]
+_MAX_TENANT_CHARACTERS = 63
+
+
+class Caller(NamedTuple):
+    """What the headers of a call say, for every request in it."""
+
+    criticality: int = DEFAULT_CRITICALITY
+    tenant: str = ""
+
+
+class Ask(NamedTuple):
+    """A request as a door hands it in: decoded, not yet checked against any signature."""
+
+    selector: Selector
+    inputs: Sequence[Tensor]
+    outputs: Sequence[str]
+    unit: str
+    """What traffic is split by; empty means this request alone."""
+    timeout_seconds: float
+    caller: Caller
+    field_names: FieldNames
+
+
+@dataclass(slots=True)
+class Envelope:
+    """A request that was admitted and routed: all that a worker needs to know."""
+
+    version: Version
+    signature: str
+    inputs: Sequence[Tensor]
+    """In the order of the signature."""
+    outputs: Sequence[str]
+    rows: int
+    deadline: float
+    """On the gateway's clock, in seconds; so is `received_at`."""
+    received_at: float
+    caller: Caller
+    endpoint: str
+    arm: str
+    generation: int
+    prediction_id: str
+    traceparent: str = ""
+    """Set only if the request is traced."""
+    tracestate: str = ""
+    byte_count: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Adds up what the queue's limit counts."""
+        self.byte_count = sum([len(tensor.raw) for tensor in self.inputs])
+
+
+class Prediction(NamedTuple):
+    """An answer, with what the gateway knows about it."""
+
+    envelope: Envelope
+    answer: Answer
+    gateway_queue_us: int
+
+
+_ANYBODY = Caller()
+
+
+def caller_of(criticality: str | None, tenant: str | None) -> Caller:
+    """Reads the values of `x-criticality` and `x-tenant`; raises InvalidParameter."""
+    if criticality is None and tenant is None:
+        return _ANYBODY
+    level = DEFAULT_CRITICALITY if criticality is None else CRITICALITIES.get(criticality.lower(), 0)
+    if not level:
+        known = ", ".join(CRITICALITIES)
+        raise InvalidParameter.at(
+            "x-criticality", f"{shown(criticality or '')} is none of {known}", parameter="x-criticality"
+        )
+    tenant = tenant or ""
+    if len(tenant) > _MAX_TENANT_CHARACTERS or not tenant.isprintable():
+        raise InvalidParameter.at(
+            "x-tenant", f"at most {_MAX_TENANT_CHARACTERS} printable characters are permitted", parameter="x-tenant"
+        )
+    return Caller(level, tenant)

@@ -1,0 +1,90 @@
+"""The workers that the gateway dials: those of the latest snapshot, and those that are still there.
+
+A link outranks the registry's membership: a registry that has just restarted knows no worker yet, and that must not
+cost a request. So an address goes only when a snapshot without it came *and* no link to it is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from inferway.worker.v1.worker_service_pb2 import GetWorkerStatusRequest, GetWorkerStatusResponse
+from inferway_chassis.clock import Clock
+from inferway_gateway.dispatch import Dispatcher
+from inferway_gateway.link import Large, Link, LinkOptions
+from inferway_gateway.workers import Worker
+
+_STATUS_SECONDS = 2.0
+
+
+class _Dialled:
+    """One worker with everything that leads to it."""
+
+    def __init__(self, worker: Worker, large: Large) -> None:
+        self.worker, self.large = worker, large
+        self.tasks: list[asyncio.Task[None]] = []
+
+
+class Fleet:
+    """See the module. One for the process; all calls come from its event loop."""
+
+    def __init__(self, dispatcher: Dispatcher, clock: Clock, options: LinkOptions) -> None:
+        """Dials nobody yet."""
+        self._dispatcher, self._clock, self._options = dispatcher, clock, options
+        self._dialled: dict[str, _Dialled] = {}
+        self._wanted: set[str] = set()
+        self._closing = set[asyncio.Task[None]]()
+
+    def apply(self, addresses: set[str]) -> None:
+        """Dials what is new; lets go of what is gone and not connected."""
+        self._wanted = addresses
+        for address in addresses - self._dialled.keys():
+            self._dial(address)
+        for address in self._dialled.keys() - addresses:
+            self._let_go(address)
+
+    async def statuses(self) -> list[GetWorkerStatusResponse]:
+        """What every connected worker says of itself; those that do not answer in time are left out."""
+        calls = [
+            dialled.large.stub.GetWorkerStatus(GetWorkerStatusRequest(), timeout=_STATUS_SECONDS)
+            for dialled in self._dialled.values()
+            if dialled.worker.links_up
+        ]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        return [answer for answer in answers if isinstance(answer, GetWorkerStatusResponse)]
+
+    async def close(self) -> None:
+        """Closes every link."""
+        self._wanted = set()
+        for address in list(self._dialled):
+            self._close_soon(address)
+        await asyncio.gather(*self._closing)
+
+    def _dial(self, address: str) -> None:
+        worker = Worker(address)
+        large = Large(address, self._dispatcher, self._clock, self._options.max_message_bytes)
+        dialled = self._dialled[address] = _Dialled(worker, large)
+        self._dispatcher.workers.append(worker)
+        for _ in range(self._options.links_per_worker):
+            link = Link(worker, self._dispatcher, self._clock, self._options, large)
+            task = asyncio.create_task(link.run(lambda: self._let_go(address)), name=f"link-{address}")
+            dialled.tasks.append(task)
+
+    def _let_go(self, address: str) -> None:
+        dialled = self._dialled.get(address)
+        if dialled is not None and address not in self._wanted and not dialled.worker.links_up:
+            self._close_soon(address)
+
+    def _close_soon(self, address: str) -> None:
+        dialled = self._dialled.pop(address)
+        self._dispatcher.workers.remove(dialled.worker)
+        task = asyncio.create_task(_close(dialled), name=f"close-{address}")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+
+async def _close(dialled: _Dialled) -> None:
+    for task in dialled.tasks:
+        task.cancel()
+    await asyncio.gather(*dialled.tasks, return_exceptions=True)
+    await dialled.large.close()

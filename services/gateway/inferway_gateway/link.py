@@ -1,0 +1,212 @@
+"""The gateway's end of the link to one worker: dial, greet, carry, and dial again, for as long as the process lives.
+
+    dial ──► hello ⇄ hello ──► frames out, answers and credits in ──► lost ──► wait ──► dial …
+
+Each link is a connection of its own; envelopes too large for a link go as plain calls on one more connection. A
+link has one reader and one writer and no timer: the writer takes all that was bound since its last write, so frames
+grow by themselves when there is much to do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from google.rpc.status_pb2 import Status
+from grpc import RpcError, aio
+
+from inferway.errors import InferwayError, WorkerLost
+from inferway.status import from_status
+from inferway.worker.v1 import worker_service_pb2 as pb
+from inferway.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
+from inferway_chassis.channel import open_channel
+from inferway_chassis.clock import Clock
+from inferway_gateway.convert import to_standings, write_envelope
+from inferway_gateway.dispatch import Dispatcher
+from inferway_gateway.lane import Flight, Lane
+from inferway_gateway.workers import LoadState, Worker
+
+_LOG = logging.getLogger(__name__)
+
+PROTOCOL_VERSION = 1
+HELLO_SECONDS = 5.0
+"""A worker that accepts a link and says nothing for so long is given up."""
+RETRY_SECONDS = (0.1, 2.0)
+"""First and longest wait before a worker is dialled again."""
+
+
+class LinkRefused(Exception):
+    """The peer does not speak this protocol."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinkOptions:
+    """How links are made."""
+
+    gateway: str
+    """Names this process to workers."""
+    max_message_bytes: int = 64 * 1024 * 1024
+    links_per_worker: int = 2
+
+
+class Link:
+    """One link. Start `run` as a task; cancelling it closes the link."""
+
+    def __init__(
+        self, worker: Worker, dispatcher: Dispatcher, clock: Clock, options: LinkOptions, large: Large
+    ) -> None:
+        """Nothing is dialled before `run`."""
+        self._worker, self._dispatcher, self._clock, self._options = worker, dispatcher, clock, options
+        self._large = large
+        self._something_to_write = asyncio.Event()
+        self._lane: Lane | None = None
+
+    async def run(self, on_down: Callable[[], None]) -> None:
+        """Keeps the link up until cancelled; `on_down` is called each time it was lost or could not be made."""
+        delay = RETRY_SECONDS[0]
+        while True:
+            try:
+                async with open_channel(self._worker.address, self._options.max_message_bytes) as channel:
+                    await self._hold(WorkerServiceStub(channel))
+            except (RpcError, TimeoutError, LinkRefused) as error:
+                _LOG.debug("no link", extra={"address": self._worker.address, "cause": _cause(error)})
+            delay = RETRY_SECONDS[0] if self._lane is not None else min(delay * 2, RETRY_SECONDS[1])
+            self._lane = None
+            on_down()
+            await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
+
+    def wake(self) -> None:
+        """The lane has something to write."""
+        self._something_to_write.set()
+
+    def carry_large(self, flight: Flight) -> Callable[[], object]:
+        """Sends `flight` beside the link."""
+        assert self._lane is not None
+        return self._large.send(self._lane, flight)
+
+    async def _hold(self, stub: WorkerServiceStub) -> None:
+        """One life of the link."""
+        call: aio.StreamStreamCall[pb.LinkRequest, pb.LinkResponse] = stub.Link()
+        writer: asyncio.Task[None] | None = None
+        try:
+            lane = self._lane = await self._greet(call)
+            self._worker.links_up += 1
+            writer = asyncio.create_task(self._write(call, lane), name="link-writer")
+            await self._read(call, lane)
+        finally:
+            call.cancel()
+            if writer is not None:
+                await _ended(writer)
+                self._worker.links_up -= 1
+                _LOG.info("a link was lost", extra={"worker": self._worker.name, "address": self._worker.address})
+                self._dispatcher.lost(lane)
+
+    async def _greet(self, call: aio.StreamStreamCall[pb.LinkRequest, pb.LinkResponse]) -> Lane:
+        async with asyncio.timeout(HELLO_SECONDS):
+            hello = pb.GatewayHello(protocol_version=PROTOCOL_VERSION, gateway=self._options.gateway)
+            await call.write(pb.LinkRequest(hello=hello))
+            message = await call.read()
+        if not isinstance(message, pb.LinkResponse) or not message.HasField("hello"):
+            raise LinkRefused("the peer does not begin with its hello")
+        if message.hello.protocol_version != PROTOCOL_VERSION:
+            raise LinkRefused(f"the worker speaks version {message.hello.protocol_version} of the link")
+        lane = Lane(self._worker, message.hello.max_link_envelope_bytes or 1 << 20, self)
+        self._lane = lane
+        self._introduce(lane, message.hello)
+        _LOG.info("a link is up", extra={"worker": self._worker.name, "address": self._worker.address})
+        return lane
+
+    async def _read(self, call: aio.StreamStreamCall[pb.LinkRequest, pb.LinkResponse], lane: Lane) -> None:
+        while isinstance(message := await call.read(), pb.LinkResponse):
+            kind = message.WhichOneof("message")
+            if kind == "answers":
+                for answer in message.answers.answers:
+                    self._answer(lane, answer)
+            elif kind == "credits":
+                self._dispatcher.grant(lane, message.credits.version, message.credits.rows)
+            elif kind == "hello":
+                self._introduce(lane, message.hello)
+            elif kind == "drain":
+                lane.draining = True
+                self._dispatcher.set_ready(lane, ())
+
+    def _answer(self, lane: Lane, answer: pb.Answer) -> None:
+        if answer.HasField("error"):
+            self._dispatcher.failed(lane, answer.id, from_status(answer.error))
+        else:
+            self._dispatcher.answered(lane, answer.id, answer)
+
+    def _introduce(self, lane: Lane, hello: pb.WorkerHello) -> None:
+        standings = to_standings(hello.versions)
+        self._worker.introduce(hello.worker, hello.boot_id, standings)
+        if not lane.draining:
+            self._dispatcher.set_ready(lane, [name for name, s in standings.items() if s.state is LoadState.READY])
+
+    async def _write(self, call: aio.StreamStreamCall[pb.LinkRequest, pb.LinkResponse], lane: Lane) -> None:
+        while True:
+            await self._something_to_write.wait()
+            self._something_to_write.clear()
+            flights, cancelled = lane.take_frame()
+            if cancelled:
+                await call.write(pb.LinkRequest(cancel=pb.Cancel(ids=cancelled)))
+            if flights:
+                await call.write(self._frame(flights))
+
+    def _frame(self, flights: list[Flight]) -> pb.LinkRequest:
+        message, now = pb.LinkRequest(), self._clock()
+        envelopes = message.envelopes.envelopes
+        for flight in flights:
+            write_envelope(envelopes.add(), flight, now)
+        return message
+
+
+class Large:
+    """Envelopes too large for a link, as unary calls on a connection of their own."""
+
+    def __init__(self, address: str, dispatcher: Dispatcher, clock: Clock, max_message_bytes: int) -> None:
+        """Dials when first used."""
+        self._dispatcher, self._clock = dispatcher, clock
+        self._channel = open_channel(address, max_message_bytes)
+        self.stub = WorkerServiceStub(self._channel)
+        self._tasks = set[asyncio.Task[None]]()
+
+    def send(self, lane: Lane, flight: Flight) -> Callable[[], object]:
+        """Begins the call; its end is told to the dispatcher. Returns what cancels it."""
+        task = asyncio.create_task(self._call(lane, flight), name="large-envelope")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task.cancel
+
+    async def close(self) -> None:
+        """Cuts what is under way."""
+        await self._channel.close()
+
+    async def _call(self, lane: Lane, flight: Flight) -> None:
+        request, now, ticket = pb.InferRequest(), self._clock(), flight.ticket
+        write_envelope(request.envelope, flight, now)
+        try:
+            response = await self.stub.Infer(request, timeout=flight.envelope.deadline - now)
+        except aio.AioRpcError as error:
+            self._dispatcher.failed(lane, ticket, _error_of(error))
+        else:
+            self._dispatcher.answered(lane, ticket, response.answer)
+
+
+def _error_of(error: aio.AioRpcError) -> InferwayError:
+    """What the worker said, or WorkerLost if grpc itself speaks."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin" and isinstance(value, bytes):
+            return from_status(Status.FromString(value))
+    return WorkerLost(f"the call to the worker ended with {error.code().name}")
+
+
+def _cause(error: Exception) -> str:
+    return error.code().name if isinstance(error, aio.AioRpcError) else str(error) or type(error).__name__
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,148 @@
+"""The way of every request, whatever door it came in by: admission, route, queue and link, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable, Sequence
+
+from opentelemetry import trace
+
+from inferway.errors import DeadlineExceeded, NotSynchronised
+from inferway.names import check_segment
+from inferway_chassis.clock import Clock
+from inferway_chassis.telemetry import inject
+from inferway_gateway.admission import FieldNames, admit, check_outputs
+from inferway_gateway.dispatch import Dispatcher
+from inferway_gateway.envelope import Ask, Envelope, Prediction
+from inferway_gateway.lane import Flight
+from inferway_gateway.routing import Decision, RoutingTable, Selector
+
+_LEAST_SECONDS = 0.002
+"""With less left, an answer could not come in time: not even begun."""
+
+
+class Routing:
+    """The table that holds now. One reference, swapped whole; nobody locks."""
+
+    def __init__(self) -> None:
+        """There is no table yet."""
+        self._table: RoutingTable | None = None
+
+    def swap(self, table: RoutingTable) -> None:
+        """From now on `table` holds."""
+        self._table = table
+
+    @property
+    def table(self) -> RoutingTable:
+        """Raises NotSynchronised before the first snapshot."""
+        if self._table is None:
+            raise NotSynchronised("the gateway has no routing snapshot yet; is the registry running?")
+        return self._table
+
+    @property
+    def synchronised(self) -> bool:
+        """There is a table."""
+        return self._table is not None
+
+
+class Predictor:
+    """Takes asks from doors. One for the process."""
+
+    def __init__(
+        self, routing: Routing, dispatcher: Dispatcher, clock: Clock, tracer: trace.Tracer, boot_id: str
+    ) -> None:
+        """`boot_id` makes prediction ids unique among gateways and their restarts."""
+        self._routing, self._dispatcher, self._clock, self._tracer = routing, dispatcher, clock, tracer
+        self._prefix = boot_id[:12]
+        self._numbers = itertools.count(1)
+
+    async def predict(self, ask: Ask) -> Prediction:
+        """Answers one ask. Raises what `submit` raises, and what the worker answers with; cancelled with its task."""
+        flight = self.submit(ask)
+        try:
+            return await flight.result
+        except asyncio.CancelledError:
+            self._dispatcher.abandon(flight)
+            raise
+
+    def submit(self, ask: Ask) -> Flight:
+        """Checks and routes `ask`, and sets it on its way: the flight's `result` follows, or `abandon` it.
+
+        Raises NotSynchronised, EndpointNotFound, InvalidName, VersionNotFound, AliasNotFound, UnknownSignature, all of
+        `admission.admit` and all of `Dispatcher.submit`.
+        """
+        span = trace.get_current_span()
+        if not span.is_recording():
+            return self._dispatcher.submit(self._admit(ask))
+        with self._tracer.start_as_current_span("gateway.admission"):
+            envelope = self._admit(ask)
+        _describe(span, envelope)
+        envelope.traceparent, envelope.tracestate = inject(span)
+        flight = self._dispatcher.submit(envelope)
+        flight.result.add_done_callback(self._queue_span(span))
+        return flight
+
+    def check(self, selector: Selector, outputs: Sequence[str], field_names: FieldNames) -> None:
+        """Raises what `submit` would raise for every request that names `selector` and `outputs`."""
+        version = self._decide(selector, selector.endpoint, field_names).version
+        check_outputs(version.signature(selector.signature, field_names.signature), outputs, field_names)
+
+    def abandon(self, flight: Flight) -> None:
+        """The caller does not want it any more."""
+        self._dispatcher.abandon(flight)
+
+    def _admit(self, ask: Ask) -> Envelope:
+        received_at = self._clock()
+        if ask.timeout_seconds < _LEAST_SECONDS:
+            raise DeadlineExceeded("too little time is left to answer", stage="gateway")
+        number = next(self._numbers)
+        selector, prediction_id = ask.selector, f"{self._prefix}-{number:x}"
+        version, arm, generation = self._decide(selector, ask.unit or prediction_id, ask.field_names)
+        signature = version.signature(selector.signature, ask.field_names.signature)
+        inputs, rows = admit(signature, ask.inputs, ask.outputs, ask.field_names)
+        return Envelope(
+            version=version,
+            signature=signature.name,
+            inputs=inputs,
+            outputs=ask.outputs,
+            rows=rows,
+            deadline=received_at + ask.timeout_seconds,
+            received_at=received_at,
+            caller=ask.caller,
+            endpoint=selector.endpoint,
+            arm=arm,
+            generation=generation,
+            prediction_id=prediction_id,
+        )
+
+    def _decide(self, selector: Selector, unit: str, field_names: FieldNames) -> Decision:
+        table = self._routing.table
+        if selector.endpoint not in table.endpoints:
+            check_segment(selector.endpoint, field_names.endpoint)
+        return table.route(selector, unit)
+
+    def _queue_span(self, parent: trace.Span) -> Callable[[asyncio.Future[Prediction]], None]:
+        """A span for the wait, made when it is over: until then nobody knows how long it was."""
+        started_ns = time.time_ns()
+        context = trace.set_span_in_context(parent)
+
+        def record(result: asyncio.Future[Prediction]) -> None:
+            if not result.cancelled() and result.exception() is None:
+                ended_ns = started_ns + result.result().gateway_queue_us * 1000
+                self._tracer.start_span("gateway.queue", context=context, start_time=started_ns).end(ended_ns)
+
+        return record
+
+
+def _describe(span: trace.Span, envelope: Envelope) -> None:
+    span.set_attributes(
+        {
+            "inferway.endpoint": envelope.endpoint,
+            "inferway.arm": envelope.arm,
+            "inferway.model_version": envelope.version.name,
+            "inferway.prediction_id": envelope.prediction_id,
+            "inferway.rows": envelope.rows,
+        }
+    )

@@ -1,0 +1,52 @@
+"""Settings of a gateway process."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from inferway_chassis.addresses import split_address
+from inferway_chassis.settings import MIB, ServiceSettings
+
+Count = Annotated[int, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class GatewaySettings(ServiceSettings):
+    """What a gateway can be told."""
+
+    model_config = SettingsConfigDict(env_prefix="INFERWAY_GATEWAY_")
+
+    grpc_address: str = "127.0.0.1:8001"
+    """`host:port` for predictions by gRPC: the Open Inference Protocol and inferway's own service."""
+    http_address: str = "127.0.0.1:8000"
+    """`host:port` for HTTP: health today, REST later; empty turns it off."""
+    metrics_address: str = "127.0.0.1:8002"
+    """`host:port` of the Prometheus metrics; empty turns them off."""
+    registry_target: str = "127.0.0.1:8010"
+    """`host:port` of the registry whose routing this gateway follows."""
+    default_timeout_seconds: Positive = 10.0
+    """Time for a request whose caller set no deadline."""
+    max_timeout_seconds: Positive = 60.0
+    """Most time for any request, whatever deadline its caller set."""
+    queue_max_requests: Count = 4096
+    """Requests that may wait for one version; more are refused with QUEUE_FULL."""
+    queue_max_rows: Count = 65536
+    """Rows that may wait for one version."""
+    queue_max_bytes: Count = 512 * MIB
+    """Bytes of inputs that may wait for one version."""
+    links_per_worker: Count = 2
+    """Connections to each worker; one carries some 4,000 messages a second."""
+    max_streams: Count = 1024
+    """StreamPredict calls open at once."""
+    max_stream_in_flight: Count = 32
+    """Items unanswered at once on one stream."""
+
+    @field_validator("http_address", "registry_target")
+    @classmethod
+    def _has_port(cls, address: str) -> str:
+        if address and split_address(address) is None:
+            raise ValueError(f"{address!r} is not of the form host:port")
+        return address

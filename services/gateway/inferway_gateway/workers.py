@@ -1,0 +1,80 @@
+"""The workers as their hellos describe them, and why a version cannot answer now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+from inferway.errors import InferwayError, NoWorker, VersionLoadFailed, VersionNotReady, VersionUnloaded
+from inferway_gateway.routing import Version
+
+
+class LoadState(IntEnum):
+    """Where a version stands on a worker. Numbers equal those of `inferway.worker.v1.LoadState`."""
+
+    UNSPECIFIED = 0
+    PENDING = 1
+    DOWNLOADING = 2
+    LOADING = 3
+    WARMING = 4
+    READY = 5
+    DRAINING = 6
+    UNLOADED = 7
+    FAILED = 8
+
+
+class Standing(NamedTuple):
+    """How a version stands on one worker."""
+
+    state: LoadState
+    cause: str = ""
+    """Why, when the state is FAILED."""
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """One worker process, or the address where one was. Shared by all links to it."""
+
+    address: str
+    name: str = ""
+    """`workers/{worker}`, once it has introduced itself."""
+    boot_id: str = ""
+    standings: dict[str, Standing] = field(default_factory=dict)
+    """By version name, as last said; kept while the worker is away."""
+    links_up: int = 0
+    rows: int = 0
+    """Rows bound to it and not yet answered: its load."""
+    large_calls: int = 0
+    """Envelopes on their way outside the links."""
+
+    def introduce(self, name: str, boot_id: str, standings: dict[str, Standing]) -> None:
+        """Takes in a hello."""
+        self.name, self.boot_id, self.standings = name, boot_id, standings
+
+
+def why_not(version: Version, workers: Iterable[Worker]) -> InferwayError:
+    """The error that says why no link leads to a worker that has `version` ready."""
+    model, number = version.model, version.number
+    if version.unloaded:
+        return VersionUnloaded(f"{version.name} was unloaded; restore it to use it", model=model, version=number)
+    if not version.wanted:
+        return VersionNotReady(
+            f"{version.name} is published, but no arm and no alias names it, so no worker loads it",
+            model=model,
+            version=number,
+        )
+    present = [(worker, worker.standings.get(version.name)) for worker in workers]
+    if any(standing is not None and standing.state is LoadState.READY for _, standing in present):
+        return NoWorker(
+            f"the connection to every worker that serves {version.name} is down", model=model, version=number
+        )
+    connected = [standing for worker, standing in present if worker.links_up]
+    if not connected:
+        return NoWorker(f"no worker is connected that could serve {version.name}", model=model, version=number)
+    causes = [s.cause for s in connected if s is not None and s.state is LoadState.FAILED]
+    if causes and len(causes) == len([s for s in connected if s is not None]):
+        message = f"{version.name} could not be loaded: {causes[0]}"
+        return VersionLoadFailed(message, model=model, version=number, cause=causes[0])
+    return VersionNotReady(f"{version.name} is being loaded", model=model, version=number)

@@ -1,0 +1,55 @@
+"""A registry that knows one thing: the routing it was told to send."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+from grpc import aio
+
+from inferway.registry.v1.watch_service_pb2 import RoutingSnapshot, WatchRoutingRequest, WatchRoutingResponse
+from inferway.registry.v1.watch_service_pb2_grpc import WatchServiceServicer, add_WatchServiceServicer_to_server
+
+
+class FakeRegistry(WatchServiceServicer):
+    """Sends the newest snapshot to every watcher, whole, whenever it changes."""
+
+    def __init__(self) -> None:
+        self._snapshot: RoutingSnapshot | None = None
+        self._changed = asyncio.Condition()
+        self._server: aio.Server | None = None
+        self.target = ""
+
+    async def start(self, port: int = 0) -> None:
+        """Listens on loopback."""
+        self._server = aio.server()
+        add_WatchServiceServicer_to_server(self, self._server)
+        self.target = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{port}')}"
+        await self._server.start()
+
+    async def stop(self) -> None:
+        """Goes away as if killed."""
+        if self._server is not None:
+            await self._server.stop(None)
+
+    async def publish(self, snapshot: RoutingSnapshot) -> None:
+        """From now on, this is the routing."""
+        async with self._changed:
+            self._snapshot = snapshot
+            self._changed.notify_all()
+
+    async def WatchRouting(
+        self, request: WatchRoutingRequest, context: aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[WatchRoutingResponse]:
+        """Snapshots as they come."""
+        sent: RoutingSnapshot | None = None
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._snapshot is not sent)
+                sent = self._snapshot
+            yield WatchRoutingResponse(snapshot=sent)
+
+    def WatchEvents(self, request: Any, context: Any) -> Any:
+        """Not needed by a gateway."""
+        raise NotImplementedError
