@@ -1,0 +1,1 @@
+"""The `inferway` command: start everything, publish models, ask them, watch them."""

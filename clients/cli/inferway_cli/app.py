@@ -1,0 +1,63 @@
+"""The `inferway` command: every subcommand, and what becomes of errors.
+
+Exit codes: 0 done; 1 it did not work, with one line on stderr that says what to do; 2 wrong usage; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import typer
+
+from inferway.errors import InferwayError
+from inferway_cli.commands import catalogue, fleet, predictions, up
+from inferway_cli.console import CommandError, explain, report
+
+FAILED = 1
+
+app = typer.Typer(
+    name="inferway",
+    help="""Serve TensorFlow models over gRPC, and work with what is served.
+
+        inferway up                              start everything, with a demo model
+        inferway push digits ./model --wait      publish a SavedModel
+        inferway predict digits                  ask it
+        inferway load digits --rate 200          make traffic, watch latency
+        inferway status                          see how things stand
+    """,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
+    "Run": {"up": up.up},
+    "Models": {
+        "push": catalogue.push_model,
+        "alias": catalogue.set_alias,
+        "models": catalogue.list_models,
+        "model": catalogue.show_model,
+        "unload": catalogue.unload_version,
+        "delete": catalogue.delete,
+    },
+    "Traffic": {"predict": predictions.predict, "load": predictions.load},
+    "Watch": {"status": fleet.show_status, "trace": fleet.show_trace, "version": fleet.show_version},
+}
+for _group, _commands in _COMMANDS.items():
+    for _name, _function in _commands.items():
+        app.command(_name, rich_help_panel=_group)(_function)
+
+
+def main() -> int:
+    """Runs the command line; returns the exit code, unless typer exits by itself."""
+    try:
+        app(prog_name="inferway")
+    except InferwayError as error:
+        report(explain(error))
+        return FAILED
+    except CommandError as error:
+        report(str(error))
+        return FAILED
+    return 0

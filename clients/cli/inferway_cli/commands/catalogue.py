@@ -1,0 +1,234 @@
+"""Models and their versions: push, alias, models, model, unload, delete."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
+
+from inferway.errors import AliasNotFound
+from inferway.names import check_segment
+from inferway.registry.v1 import resources_pb2
+from inferway_cli.addresses import DEFAULT_REGISTRY, RegistryOption
+from inferway_cli.console import CommandError, JsonFlag, err, note, out, print_json, print_table, run
+from inferway_cli.readiness import until_ready
+from inferway_cli.registry import Registry
+from inferway_cli.uploads import push, read_manifest, total_bytes
+from inferway_cli.version_config import find_config, read_config
+from inferway_cli.views import endpoint_row, model_row, pairs, version_row
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
+
+
+def push_model(
+    name: NameArgument,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A SavedModel directory.")],
+    alias: Annotated[str, typer.Option(help="Put this alias on the new version.")] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Return when a worker has it ready.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that --wait waits.")] = 120.0,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    as_json: JsonFlag = False,
+) -> None:
+    """Publish a SavedModel as the next version of a model.
+
+    An `inferway.yaml` in the directory or beside it sets description, labels, forbid_nan_inputs, idempotent and
+    max_batch_rows. A push that broke goes on where it stopped when it is repeated.
+
+        inferway push digits ./digits-model --alias champion --wait
+    """
+    version = run(_push(name, path, alias, timeout if wait else None, registry))
+    if as_json:
+        print_json(version_row(version, [resources_pb2.Alias(alias=alias, version=version.version)] if alias else []))
+    else:
+        out.print(f"{name} version {version.version} {'is ready' if wait else 'is published'}", markup=False)
+
+
+def set_alias(
+    name: NameArgument,
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="For example `champion`.")],
+    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The version's number.")],
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    as_json: JsonFlag = False,
+) -> None:
+    """Put an alias on a version, moving it if it stands elsewhere.
+
+    inferway alias digits champion 3
+    """
+
+    async def act() -> resources_pb2.Model:
+        async with Registry(registry) as client:
+            return await client.set_alias(name, alias, version)
+
+    model = model_row(run(act()))
+    print_json(model) if as_json else out.print(f"{alias} of {name} is version {version}")
+
+
+def list_models(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonFlag = False) -> None:
+    """List the models.
+
+    inferway models
+    """
+
+    async def act() -> list[dict[str, Any]]:
+        async with Registry(registry) as client:
+            return [model_row(model) for model in await client.models()]
+
+    rows = run(act())
+    if as_json:
+        print_json(rows)
+        return
+    shown = [{**row, "aliases": pairs(row["aliases"])} for row in rows]
+    print_table("", ("model", "versions", "aliases", "created"), shown, "no models yet: `inferway push NAME PATH`")
+
+
+def show_model(name: NameArgument, registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonFlag = False) -> None:
+    """Show a model's versions, what they take and give, and how they stand on the workers.
+
+    inferway model digits
+    """
+    model = run(_read_model(name, registry))
+    if as_json:
+        print_json(model)
+        return
+    endpoint = model["endpoint"]
+    out.print(f"{name}: {', '.join(pairs(endpoint['arms'])) or 'no traffic yet'}", markup=False)
+    if endpoint["next"]:
+        out.print(f"next: {endpoint['next']}, as soon as a worker has it ready", markup=False)
+    for version in model["versions"]:
+        _print_version(version)
+
+
+def unload_version(
+    name: NameArgument,
+    version: Annotated[
+        str | None, typer.Option("--version", help="Number or alias; may be left out if there is only one candidate.")
+    ] = None,
+    restore: Annotated[bool, typer.Option("--restore", help="Bring an unloaded version back.")] = False,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+    as_json: JsonFlag = False,
+) -> None:
+    """Withdraw a version from serving, or restore it. Workers free its memory; calls for it are refused.
+
+    inferway unload digits --version 2
+    inferway unload digits --version 2 --restore
+    """
+
+    async def act() -> resources_pb2.ModelVersion:
+        state = resources_pb2.ModelVersion.STATE_PUBLISHED if restore else resources_pb2.ModelVersion.STATE_UNLOADED
+        async with Registry(registry) as client:
+            return await client.set_version_state(name, await _choose(client, name, version, state), state)
+
+    changed = run(act())
+    done = "is restored" if restore else "is unloaded"
+    print_json(version_row(changed, [])) if as_json else out.print(f"{name} version {changed.version} {done}")
+
+
+def delete(
+    name: NameArgument,
+    version: Annotated[int | None, typer.Option("--version", min=1, help="Only this version.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    registry: RegistryOption = DEFAULT_REGISTRY,
+) -> None:
+    """Delete a model with all its versions, or one version that no arm or alias names.
+
+    inferway delete digits --version 1
+    inferway delete digits --yes
+    """
+    what = f"model {name} with all its versions" if version is None else f"version {version} of {name}"
+    if not yes:
+        _confirm(what)
+
+    async def act() -> None:
+        async with Registry(registry) as client:
+            await (client.delete_model(name) if version is None else client.delete_version(name, version))
+
+    run(act())
+    out.print(f"deleted {what}", markup=False)
+
+
+async def _push(
+    name: str, path: Path, alias: str, ready_within_seconds: float | None, target: str
+) -> resources_pb2.ModelVersion:
+    check_segment(name, "NAME")
+    config_path = find_config(path)
+    config = read_config(config_path) if config_path else resources_pb2.VersionConfig()
+    if config_path:
+        note(f"with {config_path}")
+    manifest = await asyncio.to_thread(read_manifest, path)
+    async with Registry(target) as registry:
+        with _progress_bar(total_bytes(manifest)) as bar:
+            version = await push(
+                registry, name, path, manifest, config, alias, lambda sent: bar.update(bar.task_ids[0], completed=sent)
+            )
+        if ready_within_seconds is not None:
+            await until_ready(registry, version.name, ready_within_seconds, note)
+            return await registry.version(version.name)
+    return version
+
+
+def _progress_bar(total: int) -> Progress:
+    columns = (TextColumn("upload"), BarColumn(), DownloadColumn())
+    bar = Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+    bar.add_task("upload", total=total)
+    return bar
+
+
+async def _read_model(name: str, target: str) -> dict[str, Any]:
+    async with Registry(target) as registry:
+        model = await registry.model(name)
+        versions = await registry.versions(name)
+        endpoint = await registry.endpoint(name)
+    return {
+        **model_row(model),
+        "endpoint": endpoint_row(endpoint),
+        "versions": [version_row(version, model.aliases) for version in versions],
+    }
+
+
+def _print_version(version: dict[str, Any]) -> None:
+    title = f"\nversion {version['version']}"
+    facts = [version["state"], *version["aliases"], f"{version['bytes']:,} bytes", version["created"]]
+    out.print(f"[bold]{title}[/bold]  {'  '.join(facts)}")
+    for text in (version["description"], ", ".join(f"{key}={value}" for key, value in version["labels"].items())):
+        if text:
+            out.print(f"  {text}", markup=False)
+    for worker, state in version["workers"].items() or {"workers": "none has it"}.items():
+        out.print(f"  {worker}: {state}", markup=False)
+    for signature, sides in version["signatures"].items():
+        out.print(f"  {signature}({_tensors(sides['inputs'])}) -> {_tensors(sides['outputs'])}", markup=False)
+
+
+def _tensors(specs: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{spec['name']}: {spec['datatype']}{_shape(spec['shape'])}" for spec in specs)
+
+
+def _shape(shape: list[int] | None) -> str:
+    return "[...]" if shape is None else f"[{', '.join('?' if size < 0 else str(size) for size in shape)}]"
+
+
+async def _choose(
+    registry: Registry, name: str, version: str | None, state: resources_pb2.ModelVersion.State.ValueType
+) -> int:
+    """The number of the version that was named, or of the only one that is not in `state` already."""
+    if version is not None and version.isdecimal():
+        return int(version)
+    if version is not None:
+        aliases = {alias.alias: alias.version for alias in (await registry.model(name)).aliases}
+        if version not in aliases:
+            raise AliasNotFound(f"{name} has no alias {version!r}", model=name, alias=version)
+        return aliases[version]
+    candidates = [found.version for found in await registry.versions(name) if found.state != state]
+    if len(candidates) != 1:
+        listed = ", ".join(map(str, candidates)) or "none"
+        raise CommandError(f"--version must say which ({listed} would do); `inferway model {name}` shows them")
+    return candidates[0]
+
+
+def _confirm(what: str) -> None:
+    if not sys.stdin.isatty():
+        raise CommandError(f"--yes is needed to delete {what} without a terminal")
+    typer.confirm(f"Delete {what}?", abort=True)

@@ -1,0 +1,1 @@
+"""The model that `inferway up` shows: handwritten digits, trained, published and asked."""

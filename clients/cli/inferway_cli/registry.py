@@ -1,0 +1,158 @@
+"""The registry's rpcs as the commands use them: a deadline on each, lists whole, errors translated."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from inferway import names
+from inferway.registry.v1 import (
+    endpoint_service_pb2,
+    endpoint_service_pb2_grpc,
+    fleet_service_pb2,
+    fleet_service_pb2_grpc,
+    registry_service_pb2,
+    registry_service_pb2_grpc,
+    resources_pb2,
+)
+from inferway_cli.addresses import MAX_MESSAGE_BYTES
+from inferway_client.transport import open_channel, translated_errors
+
+Q = TypeVar("Q")
+R = TypeVar("R")
+CALL_SECONDS = 15.0
+UPLOAD_SECONDS = 3600.0
+PAGE_SIZE = 1_000
+
+
+class Registry:
+    """A connection to a registry, for use as `async with Registry(target) as registry`.
+
+    Resource arguments are bare names (`digits`), not `models/digits`. Raises the errors that the protos list, and
+    Unreachable.
+    """
+
+    def __init__(self, target: str) -> None:
+        """Remembers the `host:port`."""
+        self._target = target
+
+    async def __aenter__(self) -> Self:
+        """Opens the channel."""
+        self._channel = open_channel(self._target, MAX_MESSAGE_BYTES)
+        self._models = registry_service_pb2_grpc.RegistryServiceStub(self._channel)
+        self._endpoints = endpoint_service_pb2_grpc.EndpointServiceStub(self._channel)
+        self._fleet = fleet_service_pb2_grpc.FleetServiceStub(self._channel)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Closes the channel."""
+        await self._channel.close()
+
+    async def models(self) -> list[resources_pb2.Model]:
+        """All models, by name."""
+        request = registry_service_pb2.ListModelsRequest(page_size=PAGE_SIZE)
+        return await self._all(self._models.ListModels, request, "models")
+
+    async def model(self, model: str) -> resources_pb2.Model:
+        """One model."""
+        request = registry_service_pb2.GetModelRequest(name=names.model_name(model))
+        return (await self._call(self._models.GetModel, request)).model
+
+    async def versions(self, model: str) -> list[resources_pb2.ModelVersion]:
+        """All versions of a model, newest first."""
+        request = registry_service_pb2.ListModelVersionsRequest(parent=names.model_name(model), page_size=PAGE_SIZE)
+        return await self._all(self._models.ListModelVersions, request, "model_versions")
+
+    async def version(self, name: str) -> resources_pb2.ModelVersion:
+        """One version by its full name."""
+        request = registry_service_pb2.GetModelVersionRequest(name=name)
+        return (await self._call(self._models.GetModelVersion, request)).model_version
+
+    async def set_version_state(
+        self, model: str, version: int, state: resources_pb2.ModelVersion.State.ValueType
+    ) -> resources_pb2.ModelVersion:
+        """Withdraws or restores a version."""
+        request = registry_service_pb2.SetModelVersionStateRequest(
+            name=names.version_name(model, version), state=state, request_id=_request_id()
+        )
+        return (await self._call(self._models.SetModelVersionState, request)).model_version
+
+    async def set_alias(self, model: str, alias: str, version: int) -> resources_pb2.Model:
+        """Puts an alias on a version."""
+        request = registry_service_pb2.SetAliasRequest(
+            model=names.model_name(model),
+            alias=resources_pb2.Alias(alias=alias, version=version),
+            request_id=_request_id(),
+        )
+        return (await self._call(self._models.SetAlias, request)).model
+
+    async def delete_model(self, model: str) -> None:
+        """Deletes a model and all it has."""
+        request = registry_service_pb2.DeleteModelRequest(name=names.model_name(model), request_id=_request_id())
+        await self._call(self._models.DeleteModel, request)
+
+    async def delete_version(self, model: str, version: int) -> None:
+        """Deletes a version that nothing names."""
+        request = registry_service_pb2.DeleteModelVersionRequest(
+            name=names.version_name(model, version), request_id=_request_id()
+        )
+        await self._call(self._models.DeleteModelVersion, request)
+
+    async def endpoint(self, endpoint: str) -> resources_pb2.Endpoint:
+        """One endpoint."""
+        request = endpoint_service_pb2.GetEndpointRequest(name=names.endpoint_name(endpoint))
+        return (await self._call(self._endpoints.GetEndpoint, request)).endpoint
+
+    async def endpoints(self) -> list[resources_pb2.Endpoint]:
+        """All endpoints, by name."""
+        request = endpoint_service_pb2.ListEndpointsRequest(page_size=PAGE_SIZE)
+        return await self._all(self._endpoints.ListEndpoints, request, "endpoints")
+
+    async def workers(self) -> list[resources_pb2.Worker]:
+        """All workers whose lease holds, by name."""
+        request = fleet_service_pb2.ListWorkersRequest(page_size=PAGE_SIZE)
+        return await self._all(self._fleet.ListWorkers, request, "workers")
+
+    async def create_upload(self, request: registry_service_pb2.CreateUploadRequest) -> resources_pb2.Upload:
+        """Begins an upload, or finds the one that the same request began."""
+        return (await self._call(self._models.CreateUpload, request)).upload
+
+    async def upload(self, name: str) -> resources_pb2.Upload:
+        """One upload by its full name."""
+        request = registry_service_pb2.GetUploadRequest(name=name)
+        return (await self._call(self._models.GetUpload, request)).upload
+
+    async def upload_artifact(self, messages: AsyncIterator[registry_service_pb2.UploadArtifactRequest]) -> None:
+        """Sends a file or the rest of it."""
+        with translated_errors(self._target):
+            await self._models.UploadArtifact(messages, timeout=UPLOAD_SECONDS)
+
+    async def publish(self, upload: str, alias: str) -> resources_pb2.ModelVersion:
+        """Publishes an upload; repeated for the same upload and alias it has one effect."""
+        request = registry_service_pb2.PublishUploadRequest(
+            name=upload, alias=alias, request_id=str(uuid.uuid5(uuid.NAMESPACE_URL, f"{upload}#{alias}"))
+        )
+        return (await self._call(self._models.PublishUpload, request)).model_version
+
+    async def _all(self, method: Any, request: Any, field: str) -> list[Any]:
+        found: list[Any] = []
+        while True:
+            page = await self._call(method, request)
+            found += getattr(page, field)
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
+        with translated_errors(self._target):
+            return await method(request, timeout=CALL_SECONDS)
+
+
+def _request_id() -> str:
+    return str(uuid.uuid4())

@@ -1,0 +1,1 @@
+"""What `inferway up` runs: ports, data directory, child processes, their supervisor."""

@@ -1,0 +1,1 @@
+"""Traces of one machine: received by OTLP, kept in SQLite, shown as trees."""
