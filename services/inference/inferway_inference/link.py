@@ -1,0 +1,131 @@
+"""One gateway's link: which requests it has underway, and what there is to tell it next.
+
+Nothing is sent by a timer. Whatever became known since the last message goes with the next: all answers of a batch
+in one frame, and credits for many rows in one grant.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Self
+
+from inferway.errors import StreamProtocolViolated
+from inferway_inference.credits import CreditPool
+from inferway_inference.work import Answer, Request
+from inferway_inference.worker import Worker
+
+QUIET_SECONDS = 0.5
+"""A link of a draining worker ends when nothing came for this long: what the gateway had sent before it heard of the
+drain has arrived by then."""
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """What to tell the gateway, in this order."""
+
+    hello: bool = False
+    answers: list[tuple[Request, Answer]] = field(default_factory=list)
+    grants: list[tuple[str, int]] = field(default_factory=list)
+    """Version and rows."""
+    drain: bool = False
+
+
+class LinkSession:
+    """See the module. Use as a context manager: leaving it cancels what is underway."""
+
+    def __init__(self, worker: Worker) -> None:
+        """The first `take` has the hello and the first credits."""
+        self._worker = worker
+        self._underway: dict[int, Request] = {}
+        self._answers: list[tuple[Request, Answer]] = []
+        self._pools: dict[str, CreditPool] = {}
+        self._hello_due = True
+        self._drain_told = False
+        self._closing = False
+        self._wake = asyncio.Event()
+        self._wake.set()
+        self._stop_listening = worker.listen(self._worker_changed)
+
+    def __enter__(self) -> Self:
+        """Takes part."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """The link is gone: nobody waits for what is underway, and its credits are void."""
+        self._stop_listening()
+        for request in self._underway.values():
+            self._worker.cancel(request)
+        for executor in self._worker.ready().values():
+            executor.credits.leave(self)
+
+    def submit(self, requests: Iterable[Request]) -> None:
+        """Takes a frame of requests in; raises StreamProtocolViolated if an id is underway already."""
+        accepted = []
+        for request in requests:
+            if request.id in self._underway:
+                raise StreamProtocolViolated(f"envelope id {request.id} is underway already", expected="a unique id")
+            self._underway[request.id] = request
+            accepted.append(request)
+        self._worker.submit(accepted)
+        if self._drain_told:
+            self._wake.set()  # not quiet
+
+    def cancel(self, ids: Iterable[int]) -> None:
+        """Forgets requests; they get no answer."""
+        for request_id in ids:
+            request = self._underway.pop(request_id, None)
+            if request is not None:
+                self._worker.cancel(request)
+                self._give_back(request)
+                self._wake.set()
+
+    def reply(self, request: Request, answer: Answer) -> None:
+        """The `reply` of this link's requests."""
+        if self._underway.pop(request.id, None) is not None:
+            self._answers.append((request, answer))
+            self._give_back(request)
+            self._wake.set()
+
+    def half_close(self) -> None:
+        """The gateway sends nothing more."""
+        self._closing = True
+        self._wake.set()
+
+    @property
+    def finished(self) -> bool:
+        """Nothing more will come, and everything is answered and told."""
+        return self._closing and not self._underway and not self._answers
+
+    async def wait(self) -> None:
+        """Returns when there is something to tell, or the link may end."""
+        try:
+            async with asyncio.timeout(QUIET_SECONDS if self._drain_told else None):
+                await self._wake.wait()
+        except TimeoutError:
+            self._closing = not self._underway
+        self._wake.clear()
+
+    def take(self) -> Outgoing:
+        """What is to be told now; it counts as told."""
+        outgoing = Outgoing(hello=self._hello_due, answers=self._answers)
+        self._answers = []
+        if self._hello_due:
+            self._hello_due = False
+            self._pools = {name: executor.credits for name, executor in self._worker.ready().items()}
+        due = ((version, pool.take_due(self)) for version, pool in self._pools.items())
+        outgoing.grants = [(version, rows) for version, rows in due if rows]
+        self._pools = {}
+        if self._worker.draining and not self._drain_told:
+            self._drain_told = outgoing.drain = True
+        return outgoing
+
+    def _give_back(self, request: Request) -> None:
+        if request.credits is not None:
+            request.credits.finished(self, request.claimed_rows)
+            self._pools[request.version] = request.credits
+
+    def _worker_changed(self) -> None:
+        self._hello_due = True
+        self._wake.set()

@@ -1,0 +1,110 @@
+"""WorkerService: converts, calls, converts back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc.aio
+
+from inferway.errors import NotSupported, StreamProtocolViolated
+from inferway.worker.v1 import worker_service_pb2 as pb
+from inferway_chassis.clock import Clock
+from inferway_inference import convert
+from inferway_inference.link import LinkSession
+from inferway_inference.work import Answer, Request
+from inferway_inference.worker import Worker
+
+
+class WorkerServicer:
+    """The service that gateways call."""
+
+    def __init__(self, worker: Worker, limits: convert.LinkLimits, clock: Clock) -> None:
+        """Serves `worker`."""
+        self._worker, self._limits, self._clock = worker, limits, clock
+
+    async def Link(  # noqa: N802 - the name of the rpc
+        self,
+        requests: AsyncIterator[pb.LinkRequest],
+        context: grpc.aio.ServicerContext[pb.LinkRequest, pb.LinkResponse],
+    ) -> AsyncIterator[pb.LinkResponse]:
+        """See the proto."""
+        del context
+        check_hello(await anext(aiter(requests), None))
+        with LinkSession(self._worker) as session:
+            reader = asyncio.create_task(self._read(requests, session), name="link reader")
+            try:
+                while not session.finished:
+                    await session.wait()
+                    for response in convert.responses(session.take(), self._worker, self._limits):
+                        yield response
+                    if reader.done():
+                        reader.result()
+            finally:
+                reader.cancel()
+
+    async def Infer(  # noqa: N802 - the name of the rpc
+        self, request: pb.InferRequest, context: grpc.aio.ServicerContext[pb.InferRequest, pb.InferResponse]
+    ) -> pb.InferResponse:
+        """See the proto."""
+        del context
+        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+        def reply(request: Request, answer: Answer) -> None:
+            del request
+            if not answered.done():
+                answered.set_result(answer)
+
+        work = self._request(request.envelope, reply)
+        self._worker.submit([work])
+        try:
+            answer = await answered
+        except asyncio.CancelledError:
+            self._worker.cancel(work)
+            raise
+        if answer.error is not None:
+            raise answer.error
+        response = pb.InferResponse()
+        convert.fill_answer(response.answer, work, answer)
+        return response
+
+    async def GetWorkerStatus(  # noqa: N802 - the name of the rpc
+        self,
+        request: pb.GetWorkerStatusRequest,
+        context: grpc.aio.ServicerContext[pb.GetWorkerStatusRequest, pb.GetWorkerStatusResponse],
+    ) -> pb.GetWorkerStatusResponse:
+        """See the proto."""
+        del request, context
+        return pb.GetWorkerStatusResponse(
+            worker=convert.hello(self._worker, self._limits.max_link_envelope_bytes),
+            statistics=[convert.statistics(*item) for item in self._worker.counters().items()],
+        )
+
+    async def _read(self, requests: AsyncIterator[pb.LinkRequest], session: LinkSession) -> None:
+        try:
+            async for message in requests:
+                if message.HasField("envelopes"):
+                    session.submit([self._request(envelope, session.reply) for envelope in message.envelopes.envelopes])
+                elif message.HasField("cancel"):
+                    session.cancel(message.cancel.ids)
+                else:
+                    raise StreamProtocolViolated(
+                        "only envelopes and cancel may follow the hello", expected="envelopes, cancel"
+                    )
+        finally:
+            session.half_close()
+
+    def _request(self, envelope: pb.Envelope, reply: convert.Reply) -> Request:
+        return convert.request_of(envelope, reply, self._clock(), self._limits.default_timeout_seconds)
+
+
+def check_hello(message: pb.LinkRequest | None) -> None:
+    """Raises StreamProtocolViolated or NotSupported unless `message` is the hello of a gateway that we understand."""
+    if message is None or not message.HasField("hello"):
+        raise StreamProtocolViolated("a link begins with hello", expected="hello")
+    version = message.hello.protocol_version
+    if version != convert.PROTOCOL_VERSION:
+        raise NotSupported(
+            f"the gateway speaks version {version} of the link; this worker speaks {convert.PROTOCOL_VERSION}",
+            feature=f"link protocol {version}",
+        )
