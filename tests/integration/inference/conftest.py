@@ -1,0 +1,61 @@
+"""A real worker in the test's process, runners and all, and a registry it cannot tell from a real one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inferway_chassis.server import Server
+from inferway_chassis.testing import serving
+from inferway_inference.app import running
+from inferway_inference.runtimes.fake import FILE
+from inferway_inference.settings import InferenceSettings
+from tests.integration.inference.fake_registry import FakeRegistry
+
+Worker = Callable[..., AbstractAsyncContextManager[Server]]
+
+
+def fake_model(operation: str = "affine", width: int = 4, **parameters: Any) -> dict[str, bytes]:
+    """Files of a fake model: `x` [-1, width] to `y`, twice `x` unless told otherwise."""
+    shape = [] if operation == "total" else [-1, width]
+    parameters = parameters or ({"factor": 2} if operation == "affine" else {})
+    signature = {
+        "inputs": {"x": ["FP32", [-1, width]]},
+        "outputs": {"y": ["FP32", shape]},
+        "operation": operation,
+        **parameters,
+    }
+    return {FILE: json.dumps({"signatures": {"serving_default": signature}}).encode()}
+
+
+@pytest.fixture
+async def registry() -> AsyncIterator[FakeRegistry]:
+    registry = FakeRegistry()
+    await registry.start()
+    yield registry
+    await registry.stop()
+
+
+@pytest.fixture
+def worker(registry: FakeRegistry, tmp_path: Path) -> Worker:
+    """Starts a worker that executes everything with the fake runtime, unless told otherwise."""
+
+    def start(**settings: Any) -> AbstractAsyncContextManager[Server]:
+        values = {
+            "grpc_address": "127.0.0.1:0",
+            "metrics_address": "",
+            "data_dir": tmp_path / "worker",
+            "registry_target": registry.target,
+            "worker": "w0",
+            "runtimes": {"tensorflow": "fake"},
+            "unload_delay_seconds": 0,
+            "grace_seconds": 3,
+        }
+        return serving(running, InferenceSettings(**{**values, **settings}), "inference")
+
+    return start
