@@ -84,8 +84,9 @@ CASES = {
     "fewer strings than the shape says": Case(
         request(tensor("text", "BYTES", (2,)), raw=(struct.pack("<I", 1) + b"a",), model="shout"),
         errors.InvalidBytesTensor,
+        "raw_input_contents[0]",
     ),
-    "empty batch": Case(request(tensor(shape=(0, 32)), raw=(b"",)), errors.InvalidBatch),
+    "empty batch": Case(request(tensor(shape=(0, 32)), raw=(b"",)), errors.InvalidBatch, "inputs"),
     "rows that differ between inputs": Case(
         request(
             tensor("a", "INT64", (1,)),
@@ -97,12 +98,16 @@ CASES = {
         errors.InvalidBatch,
         "inputs",
     ),
-    "unknown model": Case(request(model="nothing"), errors.EndpointNotFound, "model_name"),
-    "unknown version": Case(request(version="99"), errors.VersionNotFound, "model_version"),
-    "unknown alias": Case(request(version="champion"), errors.AliasNotFound, "model_version"),
     "a path as a name": Case(request(model="../../etc/passwd"), errors.InvalidName, "model_name"),
     "a name of 10 kB": Case(request(model="a" * 10_000), errors.InvalidName, "model_name"),
     "a path as a version": Case(request(version="../1"), errors.InvalidName, "model_version"),
+}
+
+
+NOT_FOUND = {
+    "model": (request(model="nothing"), errors.EndpointNotFound, {"endpoint": "nothing"}),
+    "version": (request(version="99"), errors.VersionNotFound, {"model": "tiny", "version": "99"}),
+    "alias": (request(version="champion"), errors.AliasNotFound, {"model": "tiny", "alias": "champion"}),
 }
 
 
@@ -137,6 +142,19 @@ async def test_bad_input_gets_a_typed_error_that_names_the_field(channel: aio.Ch
     assert type(error) is case.error
     assert any(case.field in violation.field for violation in error.violations), error.violations
     assert len(error.message) < 500
+
+
+@pytest.mark.parametrize(("wanted", "kind", "metadata"), NOT_FOUND.values(), ids=NOT_FOUND)
+async def test_what_does_not_exist_is_named(
+    channel: aio.Channel, wanted: oip.ModelInferRequest, kind: type[errors.NotFound], metadata: dict[str, str]
+) -> None:
+    """A program reads from the metadata which of the names it gave is unknown."""
+    with pytest.raises(aio.AioRpcError) as failed:
+        await infer(channel)(wanted, timeout=10)
+
+    error = decoded(failed.value)
+    assert type(error) is kind
+    assert error.metadata == metadata
 
 
 async def test_bad_requests_harm_no_neighbour(channel: aio.Channel) -> None:

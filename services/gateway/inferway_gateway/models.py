@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from inferway.errors import InferwayError, NotSynchronised, VersionLoadFailed
+from inferway.errors import InferwayError, NotFound, NotSynchronised, VersionLoadFailed
 from inferway.names import check_segment
 from inferway_gateway.dispatch import Dispatcher
 from inferway_gateway.predictor import Routing
@@ -60,15 +60,15 @@ class Models:
     def is_ready(self, selector: Selector) -> bool:
         """Whether a request for `selector` would be answered now; for an endpoint: by each of its arms.
 
-        False before the first snapshot. Raises InvalidName, EndpointNotFound, VersionNotFound, AliasNotFound.
+        False, as in Triton, for what does not exist and before the first snapshot. Raises InvalidName.
         """
         try:
             table = self._routing.table
-        except NotSynchronised:
+            if selector.number or selector.alias:
+                return self._dispatcher.is_ready(self._meant(table, selector))
+            return self._endpoint_is_ready(table, _endpoint(table, selector.endpoint))
+        except (NotFound, NotSynchronised):
             return False
-        if selector.number or selector.alias:
-            return self._dispatcher.is_ready(self._meant(table, selector))
-        return self._endpoint_is_ready(table, _endpoint(table, selector.endpoint))
 
     def readiness(self) -> Iterator[tuple[str, bool]]:
         """Every endpoint by name, and whether it can answer."""

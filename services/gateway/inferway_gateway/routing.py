@@ -162,7 +162,7 @@ class RoutingTable:
         """Raises EndpointNotFound."""
         found = self.endpoints.get(name)
         if found is None:
-            raise EndpointNotFound(f"no endpoint {shown(name)}", endpoint=shown(name))
+            raise EndpointNotFound(f"no endpoint {shown(name)}", endpoint=name)
         return found
 
     def versions_of(self, model: str) -> list[Version]:
@@ -177,7 +177,7 @@ class RoutingTable:
                 raise AliasNotFound(
                     f"{model_name(model)} has no alias {shown(selector.alias)}",
                     model=model,
-                    alias=shown(selector.alias),
+                    alias=selector.alias,
                 )
             return self.versions[name]
         version = self.versions.get(version_name(model, selector.number))
