@@ -25,21 +25,6 @@ BRIGHTEST = 16.0
 SEED = 7
 
 
-class Served(tf.Module):  # type: ignore[misc]
-    """What the SavedModel offers: the network, and the label it finds likeliest."""
-
-    def __init__(self, network: Any) -> None:
-        """Keeps the network as a tracked variable holder."""
-        super().__init__()
-        self.network = network
-
-    @tf.function(input_signature=[tf.TensorSpec([None, 64], tf.float32, "image")])  # type: ignore[untyped-decorator]
-    def serve(self, image: Any) -> dict[str, Any]:
-        """`image` [rows, 64] → `probabilities` [rows, 10] and `label` [rows]."""
-        probabilities = self.network(image, training=False)
-        return {"probabilities": probabilities, "label": tf.argmax(probabilities, axis=1)}
-
-
 def main(directory: Path) -> None:
     """Trains, measures, writes."""
     keras.utils.set_random_seed(SEED)
@@ -51,10 +36,22 @@ def main(directory: Path) -> None:
     network = _network()
     network.fit(train_x, train_y, batch_size=BATCH_ROWS, epochs=EPOCHS, verbose=0, callbacks=[_progress()])
     accuracy = float(np.mean(network.predict(test_x, verbose=0).argmax(axis=1) == test_y))
-    served = Served(network)
-    tf.saved_model.save(served, str(directory / "model"), signatures={"serving_default": served.serve})
+    _export(network, directory / "model")
     np.savez(directory / "held_out.npz", images=test_x, labels=test_y.astype(np.int64))
     _print({"accuracy": accuracy, "trained_on": len(train_x), "held_out": len(test_x)})
+
+
+def _export(network: Any, path: Path) -> None:
+    """Writes the SavedModel, with names of its own for what goes in and comes out."""
+
+    def serve(image: Any) -> dict[str, Any]:
+        probabilities = network(image, training=False)
+        return {"probabilities": probabilities, "label": tf.argmax(probabilities, axis=1)}
+
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    archive.add_endpoint("serve", serve, input_signature=[tf.TensorSpec([None, 64], tf.float32, "image")])
+    archive.write_out(path, verbose=False)
 
 
 def _network() -> Any:

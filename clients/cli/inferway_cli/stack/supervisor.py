@@ -14,9 +14,10 @@ from inferway_cli.stack.child import Child
 from inferway_cli.stack.log_file import LogFile
 from inferway_cli.stack.plan import ProcessPlan
 
+STOP_SECONDS = 7.5
+"""For all together; what is left goes to those that are ended later."""
 GATEWAY_STOP_SECONDS = 2.5
-WORKERS_STOP_SECONDS = 3.0
-REGISTRY_STOP_SECONDS = 1.5
+WORKERS_STOP_SECONDS = 3.5
 
 
 class Supervisor:
@@ -42,10 +43,12 @@ class Supervisor:
     ) -> None:
         """Ends gateway, workers, registry, each group within its time."""
         registry, *workers, gateway = self._children
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + STOP_SECONDS
         await self._watching.aclose()
         await gateway.stop(GATEWAY_STOP_SECONDS)
         await asyncio.gather(*(worker.stop(WORKERS_STOP_SECONDS) for worker in workers))
-        await registry.stop(REGISTRY_STOP_SECONDS)
+        await registry.stop(deadline - clock())
         self._files.close()
 
     async def start(self, steps: Steps) -> None:
