@@ -92,6 +92,13 @@ class Registry:
         )
         return (await self._call(self._models.SetAlias, request)).model
 
+    async def delete_alias(self, model: str, alias: str) -> resources_pb2.Model:
+        """Takes an alias away."""
+        request = registry_service_pb2.DeleteAliasRequest(
+            model=names.model_name(model), alias=alias, request_id=_request_id()
+        )
+        return (await self._call(self._models.DeleteAlias, request)).model
+
     async def delete_model(self, model: str) -> None:
         """Deletes a model and all it has."""
         request = registry_service_pb2.DeleteModelRequest(name=names.model_name(model), request_id=_request_id())

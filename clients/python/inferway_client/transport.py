@@ -92,7 +92,7 @@ def decode_error(error: grpc.aio.AioRpcError, target: str) -> InferwayError:
     kind = BY_STATUS_CODE[error.code()]
     text = error.details() or error.code().name
     if kind is Unreachable:
-        return _without_retry(Unreachable(f"cannot reach {target}: {text}", target=target))
+        return _without_retry(Unreachable(f"cannot reach {target}: {text.rpartition(': ')[2]}", target=target))
     if kind is DeadlineExceeded:
         return DeadlineExceeded(f"{target} did not answer in time", stage="client")
     return _without_retry(kind(text))

@@ -35,9 +35,11 @@ def push_model(
 ) -> None:
     """Publish a SavedModel as the next version of a model.
 
-    An `inferway.yaml` in the directory or beside it sets description, labels, forbid_nan_inputs, idempotent and
-    max_batch_rows. A push that broke goes on where it stopped when it is repeated.
+    An `inferway.yaml` in the directory or beside it sets description, labels,
+    forbid_nan_inputs, idempotent and max_batch_rows. A push that broke goes on
+    where it stopped when it is repeated.
 
+    Examples:
         inferway push digits ./digits-model --alias champion --wait
     """
     version = run(_push(name, path, alias, timeout if wait else None, registry))
@@ -50,27 +52,36 @@ def push_model(
 def set_alias(
     name: NameArgument,
     alias: Annotated[str, typer.Argument(metavar="ALIAS", help="For example `champion`.")],
-    version: Annotated[int, typer.Argument(metavar="VERSION", min=1, help="The version's number.")],
+    version: Annotated[int | None, typer.Argument(metavar="VERSION", min=1, help="The version's number.")] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the alias away instead.")] = False,
     registry: RegistryOption = DEFAULT_REGISTRY,
     as_json: JsonFlag = False,
 ) -> None:
     """Put an alias on a version, moving it if it stands elsewhere.
 
-    inferway alias digits champion 3
+    Examples:
+        inferway alias digits champion 3
+        inferway alias digits challenger --remove
     """
+    if (version is None) is not remove:
+        raise typer.BadParameter("give either VERSION or --remove")
 
     async def act() -> resources_pb2.Model:
         async with Registry(registry) as client:
-            return await client.set_alias(name, alias, version)
+            return await (
+                client.delete_alias(name, alias) if version is None else client.set_alias(name, alias, version)
+            )
 
     model = model_row(run(act()))
-    print_json(model) if as_json else out.print(f"{alias} of {name} is version {version}")
+    done = "is gone" if version is None else f"is version {version}"
+    print_json(model) if as_json else out.print(f"{alias} of {name} {done}", markup=False)
 
 
 def list_models(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonFlag = False) -> None:
     """List the models.
 
-    inferway models
+    Examples:
+        inferway models
     """
 
     async def act() -> list[dict[str, Any]]:
@@ -88,7 +99,8 @@ def list_models(registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonFlag =
 def show_model(name: NameArgument, registry: RegistryOption = DEFAULT_REGISTRY, as_json: JsonFlag = False) -> None:
     """Show a model's versions, what they take and give, and how they stand on the workers.
 
-    inferway model digits
+    Examples:
+        inferway model digits
     """
     model = run(_read_model(name, registry))
     if as_json:
@@ -111,10 +123,13 @@ def unload_version(
     registry: RegistryOption = DEFAULT_REGISTRY,
     as_json: JsonFlag = False,
 ) -> None:
-    """Withdraw a version from serving, or restore it. Workers free its memory; calls for it are refused.
+    """Withdraw a version from serving, or restore it.
 
-    inferway unload digits --version 2
-    inferway unload digits --version 2 --restore
+    Workers free its memory, and calls for it are refused until it is restored.
+
+    Examples:
+        inferway unload digits --version 2
+        inferway unload digits --version 2 --restore
     """
 
     async def act() -> resources_pb2.ModelVersion:
@@ -135,8 +150,9 @@ def delete(
 ) -> None:
     """Delete a model with all its versions, or one version that no arm or alias names.
 
-    inferway delete digits --version 1
-    inferway delete digits --yes
+    Examples:
+        inferway delete digits --version 1
+        inferway delete digits --yes
     """
     what = f"model {name} with all its versions" if version is None else f"version {version} of {name}"
     if not yes:
@@ -223,7 +239,7 @@ async def _choose(
         return aliases[version]
     candidates = [found.version for found in await registry.versions(name) if found.state != state]
     if len(candidates) != 1:
-        listed = ", ".join(map(str, candidates)) or "none"
+        listed = ", ".join(map(str, sorted(candidates))) or "none"
         raise CommandError(f"--version must say which ({listed} would do); `inferway model {name}` shows them")
     return candidates[0]
 

@@ -34,7 +34,8 @@ def show_status(
 ) -> None:
     """Show services, workers and endpoints. Exits with 1 if anything does not serve.
 
-    inferway status
+    Examples:
+        inferway status
     """
     status = run(_status(gateway, registry))
     if as_json:
@@ -54,8 +55,9 @@ def show_trace(
 ) -> None:
     """Show a trace that `inferway up` has received, as a tree of hops.
 
-    inferway predict digits --trace
-    inferway trace 0af7651916cd43dd8448eb211c80319c
+    Examples:
+        inferway predict digits --trace
+        inferway trace 0af7651916cd43dd8448eb211c80319c
     """
     path = DataDirectory.choose(data_dir).traces
     if not path.exists():
@@ -76,7 +78,8 @@ def show_trace(
 def show_version(as_json: JsonFlag = False) -> None:
     """Show the versions of inferway and of what it stands on.
 
-    inferway version
+    Examples:
+        inferway version
     """
     versions = {name: distribution_version(name) for name in ("inferway", "grpcio", "protobuf")}
     versions["python"] = sys.version.split()[0]

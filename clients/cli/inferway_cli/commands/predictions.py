@@ -43,9 +43,10 @@ def predict(
 ) -> None:
     """Ask a model. Without --input it gets one made-up row.
 
-    inferway predict digits
-    inferway predict digits --input image=@images.npy --json
-    inferway predict digits --input image=@images.npy --stream --version champion
+    Examples:
+        inferway predict digits
+        inferway predict digits --input image=@images.npy --json
+        inferway predict digits --input image=@images.npy --stream --version champion
     """
     traceparent = sampled_traceparent() if trace else None
 
@@ -82,8 +83,10 @@ def load(
 ) -> None:
     """Make traffic with made-up inputs, and watch rate, latency and errors.
 
-    With --rate requests start on schedule, and latency counts from then: a slow server cannot hide its queue.
+    With --rate requests start on schedule, and latency counts from then: a slow
+    server cannot hide its queue.
 
+    Examples:
         inferway load digits --seconds 30
         inferway load digits --rate 200 --stream
         inferway load digits -c 64 --json

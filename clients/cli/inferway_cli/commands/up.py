@@ -44,8 +44,10 @@ def up(
 ) -> None:
     """Start registry, workers and gateway, show a model at work, and stay until Ctrl-C.
 
-    Everything listens on 127.0.0.1 and is kept in one directory. A process that dies is started again.
+    Everything listens on 127.0.0.1 and is kept in one directory. A process that
+    dies is started again.
 
+    Examples:
         inferway up
         inferway up --workers 2 --data-dir ./data
         inferway up --no-demo --port-offset 100
@@ -61,8 +63,8 @@ def up(
         otlp_port,
     ).shifted(port_offset)
     data = DataDirectory.choose(data_dir)
+    check_free(ports.claims(workers))
     with data.locked():
-        check_free(ports.claims(workers))
         asyncio.run(_until_stopped(_run(ports, workers, data, demo)))
 
 

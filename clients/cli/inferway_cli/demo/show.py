@@ -56,7 +56,7 @@ def say_what_next(directory: Path | None, ports: Ports, steps: Steps) -> None:
     )
     steps.say(f"  grpcurl -plaintext {gateway} list")
     if directory is not None:
-        steps.say(f"  grpcurl -plaintext -d @ {gateway} {PREDICT} \\\n    < '{directory / REQUEST_FILE}'")
+        steps.say(f"  grpcurl -plaintext -d @ {gateway} \\\n    {PREDICT} \\\n    < '{directory / REQUEST_FILE}'")
     steps.say(f"  curl http://{address(ports.metrics)}/metrics")
     if directory is not None:
         steps.say(_python(gateway))

@@ -58,16 +58,20 @@ class Ports:
 
 
 def check_free(claims: Iterable[Claim]) -> None:
-    """Raises CommandError naming each port that is taken, asked for twice, or no port, and the option to change it."""
+    """Raises CommandError naming each port that cannot be used, what for, and the option to change it."""
     listed = list(claims)
     counts = Counter(claim.port for claim in listed)
     problems = [
-        f"port {claim.port} ({claim.purpose}, {claim.option}) {problem}"
+        f"{claim.port} ({claim.purpose}, {claim.option}) {problem}"
         for claim in listed
         if (problem := _problem(claim.port, counts[claim.port]))
     ]
     if problems:
-        raise CommandError(f"{'; '.join(problems)}. Stop what runs there, or move everything with --port-offset 100")
+        ports = "port" if len(problems) == 1 else "ports"
+        raise CommandError(
+            f"{ports} {', '.join(problems)}; stop what runs there (another `inferway up`?), "
+            "or move all ports with --port-offset 100"
+        )
 
 
 def address(port: int) -> str:
