@@ -7,7 +7,7 @@ import resource
 from contextlib import suppress
 from pathlib import Path
 
-LOADING_NICENESS = 10
+LOADING_NICENESS = 5
 _CAP_SYS_NICE = 23
 
 

@@ -6,15 +6,10 @@ Outcomes come by callback, on the event loop: a future for each call would cost 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
-import signal
 import socket
-import sys
-from asyncio.subprocess import Process as Subprocess
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +19,13 @@ from inferway.datatypes import Datatype
 from inferway.errors import InferwayError, RunnerCrashed, VersionLoadFailed
 from inferway_inference.runner import wire
 from inferway_inference.runner.arena import Arena
+from inferway_inference.runner.child import Child, describe_status
 from inferway_inference.runner.wire import Kind
 from inferway_inference.signatures import Signature, TensorSpec
 from inferway_inference.tensors import Array
 
 _LOG = logging.getLogger(__name__)
 
-_STDERR_LINES = 40
 _STOP_SECONDS = 5.0
 
 
@@ -75,11 +70,10 @@ class RunnerProcess(asyncio.Protocol):
         self._last_call = 0
         self._reader = wire.FrameReader()
         self._loading: asyncio.Future[tuple[Signature, ...]] | None = None
-        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
         self._stopping = False
         self._transport: asyncio.WriteTransport
-        self._process: Subprocess
-        self._tasks: list[asyncio.Task[None]] = []
+        self._child: Child
+        self._ending: asyncio.Task[None] | None = None
 
     @classmethod
     async def start(cls, name: str) -> RunnerProcess:
@@ -87,26 +81,27 @@ class RunnerProcess(asyncio.Protocol):
         runner = cls(name)
         ours, theirs = socket.socketpair()
         with theirs:
-            descriptors = [arena.descriptor for arena in (*runner._inputs, *runner._outputs)]
-            inputs, outputs = map(str, descriptors[: wire.SLOTS]), map(str, descriptors[wire.SLOTS :])
-            command = [sys.executable, "-m", "inferway_inference.runner", "--socket", str(theirs.fileno())]
-            command += ["--parent", str(os.getpid()), "--inputs", *inputs, "--outputs", *outputs]
-            runner._process = await asyncio.create_subprocess_exec(
-                *command,
-                pass_fds=(theirs.fileno(), *descriptors),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-            )
+            inputs, outputs = ([arena.descriptor for arena in arenas] for arenas in (runner._inputs, runner._outputs))
+            arguments = [
+                "--socket",
+                theirs.fileno(),
+                "--parent",
+                os.getpid(),
+                "--inputs",
+                *inputs,
+                "--outputs",
+                *outputs,
+            ]
+            command = ["-m", "inferway_inference.runner", *map(str, arguments)]
+            runner._child = await Child.start(command, (theirs.fileno(), *inputs, *outputs))
         ours.setblocking(False)
         await asyncio.get_running_loop().create_unix_connection(lambda: runner, sock=ours)
-        runner._tasks = [asyncio.create_task(runner._read_stderr(), name=f"stderr of {name}")]
         return runner
 
     @property
     def pid(self) -> int:
         """Of the process."""
-        return self._process.pid
+        return self._child.pid
 
     async def load(self, order: LoadOrder) -> tuple[Signature, ...]:
         """What the loaded version can be asked; raises the runtime's own error, or VersionLoadFailed if it died."""
@@ -147,18 +142,15 @@ class RunnerProcess(asyncio.Protocol):
         self._transport.close()
         if by_force:
             self.kill()
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
+        if await self._child.exited(_STOP_SECONDS) is None:
             self.kill()
-            await self._process.wait()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._child.exited(_STOP_SECONDS)
+        if self._ending is not None:
+            await self._ending
 
     def kill(self) -> None:
         """Ends the process at once, as a crash would."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signal.SIGKILL)
+        self._child.kill()
 
     def memory_bytes(self) -> int:
         """Resident memory of the process; 0 if unknown."""
@@ -188,7 +180,7 @@ class RunnerProcess(asyncio.Protocol):
         del error
         for arena in (*self._inputs, *self._outputs):
             arena.close()
-        self._tasks.append(asyncio.create_task(self._report_end(), name=f"end of {self.name}"))
+        self._ending = asyncio.create_task(self._report_end(), name=f"end of {self.name}")
 
     def _failed(self, body: memoryview) -> None:
         call, error = wire.unpack_failure(body)
@@ -211,25 +203,17 @@ class RunnerProcess(asyncio.Protocol):
             self._loading.set_exception(VersionLoadFailed(f"{error.message} while it was loading", cause=error.message))
         if not self._stopping:
             _LOG.error(
-                "a runner ended", extra={"version": self.name, "cause": error.message, "stderr": [*self._stderr]}
+                "a runner ended", extra={"version": self.name, "cause": error.message, "stderr": [*self._child.stderr]}
             )
             if self.on_exit is not None:
                 self.on_exit(error)
 
     async def _exit_cause(self) -> str:
-        try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                status = await self._process.wait()
-        except TimeoutError:
+        status = await self._child.exited(_STOP_SECONDS)
+        if status is None:
             self.kill()
             return "it closed its socket"
-        return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit status {status}"
-
-    async def _read_stderr(self) -> None:
-        """Keeps the last lines for the log of a crash: frameworks talk a lot, and seldom say anything."""
-        assert self._process.stderr is not None
-        while line := await self._process.stderr.readline():
-            self._stderr.append(line.decode(errors="replace").rstrip())
+        return describe_status(status)
 
 
 def read_signature(content: dict[str, Any]) -> Signature:
