@@ -24,15 +24,16 @@ from inferway_registry.store.reader import Reader
 from inferway_registry.store.writer import Writer
 
 BUSY_SECONDS = 5.0
-"""How long a transaction waits for its turn before the store counts as unavailable."""
+"""How long a transaction waits for its turn before the store counts as unavailable, unless said otherwise."""
 _FAULTS_OF_OURS = (IntegrityError, ProgrammingError, DataError)
 
 
 class Store:
     """Transactions on one database."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
+    def __init__(self, engine: AsyncEngine, busy_seconds: float) -> None:
         self._engine = engine
+        self._busy_seconds = busy_seconds
         if engine.dialect.name == "sqlite":
             self._reads, self._writes = engine, engine.execution_options(begin="BEGIN IMMEDIATE")
         else:
@@ -40,16 +41,16 @@ class Store:
         self._turn = asyncio.Lock()
 
     @classmethod
-    async def open(cls, url: URL) -> Store:
+    async def open(cls, url: URL, busy_seconds: float = BUSY_SECONDS) -> Store:
         """Connects and migrates; the driver is async. Raises StoreUnavailable, DatabaseTooNew, ArgumentError."""
-        engine = _engine(url)
+        engine = _engine(url, busy_seconds)
         try:
             with _store_errors():
                 await migrate(engine)
         except BaseException:
             await engine.dispose()
             raise
-        return cls(engine)
+        return cls(engine, busy_seconds)
 
     async def close(self) -> None:
         """Closes every connection."""
@@ -78,7 +79,7 @@ class Store:
     async def _in_turn(self) -> AsyncIterator[None]:
         """Queues this process's mutations here, where waiting costs no connection and no thread."""
         try:
-            async with asyncio.timeout(BUSY_SECONDS):
+            async with asyncio.timeout(self._busy_seconds):
                 await self._turn.acquire()
         except TimeoutError as error:
             raise StoreUnavailable("the registry is busy with other changes") from error
@@ -103,11 +104,11 @@ def _store_errors() -> Iterator[None]:
         raise StoreUnavailable("the registry's database cannot be reached") from error
 
 
-def _engine(url: URL) -> AsyncEngine:
+def _engine(url: URL, busy_seconds: float) -> AsyncEngine:
     if url.get_backend_name() != "sqlite":
-        arguments = {"timeout": BUSY_SECONDS, "command_timeout": 30}
-        return create_async_engine(url, pool_pre_ping=True, pool_timeout=BUSY_SECONDS, connect_args=arguments)
-    engine = create_async_engine(url, pool_timeout=BUSY_SECONDS, connect_args={"timeout": BUSY_SECONDS})
+        arguments = {"timeout": busy_seconds, "command_timeout": 30}
+        return create_async_engine(url, pool_pre_ping=True, pool_timeout=busy_seconds, connect_args=arguments)
+    engine = create_async_engine(url, pool_timeout=busy_seconds, connect_args={"timeout": busy_seconds})
     event.listen(engine.sync_engine, "connect", _configure_sqlite)
     event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
