@@ -27,6 +27,7 @@ from inferway_registry.events import EventLog
 from inferway_registry.fleet import Fleet
 from inferway_registry.fleet_servicer import FleetServicer
 from inferway_registry.follower import Follower
+from inferway_registry.housekeeping import Housekeeping
 from inferway_registry.ledger import Ledger, now
 from inferway_registry.manifest import Limits
 from inferway_registry.repeating import Repeating
@@ -57,9 +58,8 @@ class Parts:
     fleet: Fleet
     ledger: Ledger
     uploads: Uploads
+    housekeeping: Housekeeping
     routing: Broadcast[RoutingSnapshot]
-    written: Broadcast[None]
-    """Tells that the catalogue's log may have grown."""
 
 
 @asynccontextmanager
@@ -84,20 +84,18 @@ async def _build(settings: RegistrySettings, process: Process, store: Store) -> 
     changed = asyncio.Event()
     fleet = Fleet(process.clock, now, changed.set)
     ledger = Ledger(store, now, changed.set)
-    options = Options(
-        max_uploads=settings.max_uploads,
-        lifetime=timedelta(seconds=settings.upload_lifetime_seconds),
-        orphan_age=timedelta(seconds=settings.orphan_lifetime_seconds),
-    )
+    staging = Staging(settings.data_dir / "uploads")
+    options = Options(settings.max_uploads, timedelta(seconds=settings.upload_lifetime_seconds))
+    orphan_age = timedelta(seconds=settings.orphan_lifetime_seconds)
     return Parts(
         store=store,
         blobs=blobs,
         changed=changed,
         fleet=fleet,
         ledger=ledger,
-        uploads=Uploads(store, ledger, Staging(settings.data_dir / "uploads"), blobs, options),
+        uploads=Uploads(store, ledger, staging, blobs, options),
+        housekeeping=Housekeeping(store, ledger, staging, blobs, orphan_age),
         routing=Broadcast(await take_snapshot(store, fleet), settings.max_watchers),
-        written=Broadcast(None, settings.max_watchers),
     )
 
 
@@ -108,7 +106,6 @@ def _background(parts: Parts) -> list[Repeating]:
     )
 
     async def reconcile() -> None:
-        parts.written.publish(None)
         await board.refresh()
         await follower.run()
 
@@ -116,11 +113,11 @@ def _background(parts: Parts) -> list[Repeating]:
         parts.fleet.expire()
 
     async def expire() -> None:
-        await parts.uploads.expire(now())
+        await parts.housekeeping.expire_uploads(now())
         await parts.ledger.forget_old_answers()
 
     async def sweep() -> None:
-        await parts.uploads.sweep(now())
+        await parts.housekeeping.sweep_blobs(now())
 
     return [
         Repeating("reconcile", reconcile, RECONCILE_SECONDS, parts.changed),
@@ -146,13 +143,12 @@ def _server(settings: RegistrySettings, process: Process, parts: Parts) -> Serve
         limits=limits,
         patience_seconds=settings.upload_patience_seconds,
     )
-    watch = WatchServicer(parts.routing, EventLog(parts.store, parts.written))
+    watch = WatchServicer(parts.routing, EventLog(parts.store, parts.routing))
     _add(server, registry_service_pb2.DESCRIPTOR, registry)
     _add(server, endpoint_service_pb2.DESCRIPTOR, EndpointServicer(parts.store, parts.ledger))
     _add(server, fleet_service_pb2.DESCRIPTOR, FleetServicer(parts.fleet))
     _add(server, watch_service_pb2.DESCRIPTOR, watch)
     server.on_drain(parts.routing.close)
-    server.on_drain(parts.written.close)
     metrics.register(process.telemetry.registry, parts.routing, parts.fleet)
     return server
 

@@ -13,6 +13,7 @@ from inferway_registry import endpoints
 from inferway_registry.ledger import Change, check_etag
 from inferway_registry.resources import Alias, Model, ModelVersion, Signature, Upload, VersionState
 from inferway_registry.store.reader import Reader
+from inferway_registry.wording import listed
 
 
 async def require_model(rows: Reader, model: str) -> Model:
@@ -137,5 +138,5 @@ async def _stand(change: Change, before: Model | None, alias: Alias, model: str)
 
 
 def _in_use(resource: str, users: list[str]) -> InferwayError:
-    used_by = ", ".join(users)
+    used_by = listed(users)
     return ResourceInUse(f"{resource} is used by {used_by}; change that first", resource=resource, used_by=used_by)

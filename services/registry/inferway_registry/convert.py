@@ -60,6 +60,8 @@ def draft(request: registry_service_pb2.CreateUploadRequest, limits: manifests.L
 
 
 def _config(config: pb.VersionConfig) -> VersionConfig:
+    if any(len(name) > MAX_LABEL_CHARACTERS for name in config.forbid_nan_inputs):
+        raise InvalidField.at("config.forbid_nan_inputs", f"names have at most {MAX_LABEL_CHARACTERS} characters")
     if not 0 <= config.max_batch_rows <= MAX_BATCH_ROWS:
         raise InvalidField.at("config.max_batch_rows", f"expected 0 to {MAX_BATCH_ROWS}")
     if len(config.description) > MAX_TEXT_CHARACTERS:
@@ -99,8 +101,8 @@ def alias(message: pb.Alias) -> Alias:
 
 def wish(endpoint: pb.Endpoint) -> Wish:
     """What is wanted of an endpoint; raises InvalidName or InvalidField."""
-    if len(endpoint.salt) > MAX_SALT_CHARACTERS:
-        raise InvalidField.at("endpoint.salt", f"longer than {MAX_SALT_CHARACTERS} characters")
+    if len(endpoint.salt) > MAX_SALT_CHARACTERS or not endpoint.salt.isprintable():
+        raise InvalidField.at("endpoint.salt", f"expected at most {MAX_SALT_CHARACTERS} printable characters")
     arms = tuple(_arm(arm, f"endpoint.arms[{index}]") for index, arm in enumerate(endpoint.arms))
     return Wish(arms, endpoint.salt, endpoint.automatic)
 

@@ -8,6 +8,7 @@ from inferway.errors import ArtifactNotFound, StoreUnavailable, UploadOffsetMism
 from inferway_registry import catalogue
 from inferway_registry.blobs import Blobs
 from inferway_registry.store.sql import Store
+from inferway_registry.wording import shown
 
 
 class Downloads:
@@ -27,7 +28,9 @@ class Downloads:
             version = await catalogue.require_version(rows, model, number)
         artifact = version.manifest.artifact(path)
         if artifact is None:
-            raise ArtifactNotFound(f"{version.name} has no file {path!r}", version=version.name, path=path)
+            raise ArtifactNotFound(
+                f"{version.name} has no file {shown(path)!r}", version=version.name, path=shown(path)
+            )
         if not 0 <= offset_bytes <= artifact.size_bytes:
             raise UploadOffsetMismatch(
                 f"{path} has {artifact.size_bytes} bytes; {offset_bytes} is outside",

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from inferway.errors import InvalidField
 from inferway_registry.resources import Event
+from inferway_registry.routing import RoutingSnapshot
 from inferway_registry.store.sql import Store
 from inferway_registry.watch import Broadcast
 
@@ -17,17 +18,17 @@ _LOOK_SECONDS = 5.0
 class EventLog:
     """Reads the log for any number of followers. Each reads at its own pace, and nothing is kept for it."""
 
-    def __init__(self, store: Store, written: Broadcast[None]) -> None:
-        """`written` tells that there may be new events."""
+    def __init__(self, store: Store, routing: Broadcast[RoutingSnapshot]) -> None:
+        """A new routing snapshot is the sign that there may be new events."""
         self._store = store
-        self._written = written
+        self._routing = routing
 
     async def follow(self, after_sequence: int) -> AsyncIterator[Event]:
         """Yields events for as long as they are wanted.
 
         Raises InvalidField for a number that no event has yet, TooManyConcurrent, StoreUnavailable, and Draining.
         """
-        with self._written.watching() as watch:
+        with self._routing.watching() as watch:
             await self._check(after_sequence)
             while True:
                 await watch.next(_LOOK_SECONDS)

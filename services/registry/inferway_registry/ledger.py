@@ -18,6 +18,7 @@ from inferway_registry.resources import Action, Event, etag
 from inferway_registry.store.reader import Counters, Reader
 from inferway_registry.store.sql import Store
 from inferway_registry.store.writer import AuditEntry, Writer
+from inferway_registry.wording import shown
 
 T = TypeVar("T")
 
@@ -179,6 +180,6 @@ def check_etag(resource: str, given: str, revision: int) -> None:
         raise EtagMismatch(
             f"{resource} has changed since it was read; read it again",
             resource=resource,
-            expected=given,
+            expected=shown(given),
             actual=current,
         )

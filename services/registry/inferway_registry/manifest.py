@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from inferway.errors import InvalidField, InvalidPath, NotSupported, UploadTooLarge
 from inferway_registry.resources import Artifact, Manifest, Runtime
+from inferway_registry.wording import shown
 
 MAX_PATH_BYTES = 255
-MAX_SHOWN_CHARACTERS = 80
 SAVED_MODEL = "saved_model.pb"
 EMPTY_SHA256 = hashlib.sha256().hexdigest()
 _COMPONENT = re.compile(r"[A-Za-z0-9._-]+")
@@ -68,8 +68,7 @@ def check_path(path: str, field: str) -> None:
             "assets.extra/; leave it out, and export Keras models with model.export()"
         )
     if problem is not None:
-        shown = path if len(path) <= MAX_SHOWN_CHARACTERS else f"{path[:MAX_SHOWN_CHARACTERS]}…"
-        raise InvalidPath.at(field, f"{shown!r}: {problem}", path=shown)
+        raise InvalidPath.at(field, f"{shown(path)!r}: {problem}", path=shown(path))
 
 
 def _form_problem(path: str) -> str | None:

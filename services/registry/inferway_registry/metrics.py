@@ -15,5 +15,5 @@ def register(registry: CollectorRegistry, routing: Broadcast[RoutingSnapshot], f
     revision.set_function(lambda: routing.latest.revision)
     workers = Gauge("inferway_registry_workers", "Workers whose lease holds.", registry=registry)
     workers.set_function(lambda: len(fleet.workers()))
-    watchers = Gauge("inferway_registry_watchers", "Streams that follow the routing.", registry=registry)
+    watchers = Gauge("inferway_registry_watchers", "Streams that follow the routing or the events.", registry=registry)
     watchers.set_function(lambda: routing.watchers)

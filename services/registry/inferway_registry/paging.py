@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -13,6 +14,8 @@ T = TypeVar("T")
 
 DEFAULT_SIZE = 100
 MAX_SIZE = 1_000
+_KEY = re.compile(r"[a-z0-9._-]{1,63}")
+_NUMBER = re.compile(r"[0-9]{1,18}")
 
 
 def read_size(page_size: int) -> int:
@@ -33,7 +36,7 @@ def read_token(listing: str, page_token: str) -> str:
         kind, _, key = base64.urlsafe_b64decode(page_token.encode()).decode().partition("\n")
     except (binascii.Error, UnicodeError) as error:
         raise _refused() from error
-    if kind != listing or not key:
+    if kind != listing or not _KEY.fullmatch(key):
         raise _refused()
     return key
 
@@ -43,7 +46,7 @@ def read_number(listing: str, page_token: str, first: int) -> int:
     key = read_token(listing, page_token)
     if not key:
         return first
-    if not key.isdecimal():
+    if not _NUMBER.fullmatch(key):
         raise _refused()
     return int(key)
 

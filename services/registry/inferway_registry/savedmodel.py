@@ -12,6 +12,7 @@ from inferway.errors import CorruptArtifact, InvalidField
 from inferway.foreign.tensorflow.saved_model_pb2 import MetaGraphDef, SavedModel, SignatureDef, TensorInfo
 from inferway_registry.manifest import SAVED_MODEL
 from inferway_registry.resources import Signature, TensorSpec
+from inferway_registry.wording import listed
 
 SERVE_TAG = "serve"
 MAX_SIGNATURES = 100
@@ -63,7 +64,7 @@ def forbid_nan(signatures: tuple[Signature, ...], inputs: tuple[str, ...]) -> tu
         field = f"config.forbid_nan_inputs[{index}]"
         if not found:
             known = sorted({spec.name for signature in signatures for spec in signature.inputs})
-            raise InvalidField.at(field, f"no signature has an input {name!r}; inputs are {', '.join(known)}")
+            raise InvalidField.at(field, f"no signature has an input {name!r}; inputs are {listed(known)}")
         if any(spec.datatype not in FLOATING for spec in found):
             raise InvalidField.at(field, f"{name!r} is not floating point and cannot hold NaN")
     return tuple(

@@ -43,4 +43,4 @@ class RegistrySettings(ServiceSettings):
     orphan_lifetime_seconds: PositiveSeconds = 24 * 3600
     """How old content must be to be deleted when no version and no upload uses it."""
     max_watchers: Positive = 1_000
-    """Most streams of each feed."""
+    """Most streams of both feeds together."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from inferway import names
 from inferway.errors import (
@@ -41,6 +41,7 @@ from inferway_registry.staging import StagedFile, Staging
 from inferway_registry.store.reader import Reader
 from inferway_registry.store.sql import Store
 from inferway_registry.threads import in_thread
+from inferway_registry.wording import shown
 
 _HEADS_AT_ONCE = 32
 
@@ -52,8 +53,6 @@ class Options:
     max_uploads: int = 64
     lifetime: timedelta = timedelta(hours=24)
     """From the last sign of life to the giving up."""
-    orphan_age: timedelta = timedelta(hours=24)
-    """How old content must be before it is swept when nobody uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,35 +164,6 @@ class Uploads:
         await self._ledger.apply(call, operation)
         await self._staging.discard(upload_id)
 
-    async def expire(self, now: datetime) -> None:
-        """Gives up uploads whose time is over, and frees the files of uploads that are gone."""
-        async with self._store.reading() as rows:
-            expired = await rows.expired_upload_ids(now)
-        for upload_id in expired:
-            await self.delete(Call(OF_REGISTRY, "ExpireUpload"), upload_id)
-        # Staged files are listed first: an upload that begins meanwhile is then among the live ones.
-        staged = await self._staging.uploads()
-        async with self._store.reading() as rows:
-            live = set(await rows.upload_ids())
-        for upload_id in staged:
-            if upload_id not in live:
-                await self._staging.discard(upload_id)
-
-    async def sweep(self, now: datetime) -> None:
-        """Deletes old content that no version and no upload uses."""
-        async for digests in self._blobs.older_than(now - self._options.orphan_age):
-            async with self._store.reading() as rows:
-                used = await rows.used_blobs(digests)
-            for sha256 in digests:
-                if sha256 not in used:
-                    await self._sweep_blob(sha256)
-
-    async def _sweep_blob(self, sha256: str) -> None:
-        # In a mutation's turn: no upload can begin to count on the content between the question and the deletion.
-        async with self._store.writing() as rows:
-            if not await rows.used_blobs([sha256]):
-                await self._blobs.delete(sha256)
-
     async def _prolonged(self, upload_id: str, path: str) -> tuple[Upload, Artifact]:
         async def operation(change: Change) -> Upload:
             upload = await _require(change.rows, upload_id)
@@ -203,7 +173,9 @@ class Uploads:
         upload = await self._ledger.apply(Call(OF_REGISTRY, "ProlongUpload"), operation)
         artifact = upload.manifest.artifact(path)
         if artifact is None:
-            raise ArtifactNotFound(f"the manifest of {upload.name} has no file {path!r}", version="", path=path)
+            raise ArtifactNotFound(
+                f"the manifest of {upload.name} has no file {shown(path)!r}", version=upload.name, path=shown(path)
+            )
         return upload, artifact
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import sqlite3
 from pathlib import Path
 
@@ -193,7 +194,13 @@ async def test_lists_come_in_pages(client: Client):
     assert numbers == [3, 2, 1]
 
 
-@pytest.mark.parametrize("bad", [{"page_size": -1}, {"page_size": 1001}, {"page_token": "x"}, {"page_token": "eA=="}])
+HUGE = {"page_token": base64.urlsafe_b64encode(b"versions of digits\n" + b"9" * 40).decode()}
+"""Well formed, and larger than any number that a database holds."""
+
+
+@pytest.mark.parametrize(
+    "bad", [{"page_size": -1}, {"page_size": 1001}, {"page_token": "x"}, {"page_token": "eA=="}, HUGE]
+)
 async def test_bad_pages_are_refused(client: Client, bad: dict[str, object]):
     """A token of another list would silently skip entries."""
     await client.push()

@@ -433,7 +433,7 @@ async def test_a_file_outside_the_manifest_is_not_found(client: Client):
     """Whatever its path is: it is compared, never opened."""
     upload = await client.begin()
 
-    for path in ("assets/x", "../../x", ""):
+    for path in ("assets/x", "../../x", "", "x" * 1_000_000):
         assert type(await refusal(client.send(upload.name, path, [b"x"]))) is ArtifactNotFound
 
 

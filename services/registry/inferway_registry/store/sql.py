@@ -67,7 +67,7 @@ class Store:
     async def writing(self) -> AsyncIterator[Writer]:
         """A transaction that no other mutation overlaps; commits unless the block raises.
 
-        Raises StoreUnavailable or StorageFull, and then nothing was written.
+        Raises StoreUnavailable or StorageFull; nothing was written then, unless the connection broke while committing.
         """
         async with self._in_turn():
             with _store_errors():

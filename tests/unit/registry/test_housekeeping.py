@@ -12,6 +12,7 @@ from sqlalchemy import URL
 from inferway.errors import UploadNotFound
 from inferway_registry import manifest
 from inferway_registry.blobs import Blobs
+from inferway_registry.housekeeping import Housekeeping
 from inferway_registry.ledger import Call, Ledger, now
 from inferway_registry.manifest import Limits
 from inferway_registry.resources import Runtime, VersionConfig
@@ -33,7 +34,9 @@ class Bed:
         self.blobs = Blobs.in_directory(directory / "blobs")
         self.staged = directory / "uploads"
         ledger = Ledger(store, lambda: self.time, lambda: None)
-        self.uploads = Uploads(store, ledger, Staging(self.staged), self.blobs, Options())
+        staging = Staging(self.staged)
+        self.uploads = Uploads(store, ledger, staging, self.blobs, Options())
+        self.housekeeping = Housekeeping(store, ledger, staging, self.blobs, timedelta(hours=24))
 
     async def begin(self, name: str) -> None:
         """Begins an upload and sends all but its weights' last byte."""
@@ -68,7 +71,7 @@ async def test_an_abandoned_upload_expires_and_a_living_one_does_not(bed: Bed):
     await bed.send("living", WEIGHTS, b"", offset=6)
     bed.time += timedelta(hours=2)
 
-    await bed.uploads.expire(bed.time)
+    await bed.housekeeping.expire_uploads(bed.time)
 
     assert (await bed.uploads.progress("living")).upload.expire_time == bed.time + timedelta(hours=22)
     with pytest.raises(UploadNotFound):
@@ -82,7 +85,7 @@ async def test_files_of_uploads_that_are_gone_are_freed(bed: Bed):
     (bed.staged / "orphan" / "x").write_bytes(b"x")
     await bed.begin("living")
 
-    await bed.uploads.expire(bed.time)
+    await bed.housekeeping.expire_uploads(bed.time)
 
     assert [each.name for each in bed.staged.iterdir()] == ["living"]
 
@@ -95,10 +98,10 @@ async def test_content_is_swept_only_when_it_is_old_and_unused(bed: Bed, tmp_pat
     (tmp_path / "orphan").write_bytes(b"orphan")
     await bed.blobs.add(sha256(b"orphan"), tmp_path / "orphan")
 
-    await bed.uploads.sweep(bed.time)
+    await bed.housekeeping.sweep_blobs(bed.time)
     assert await bed.blobs.size_bytes(sha256(b"orphan")) == 6
 
-    await bed.uploads.sweep(datetime.now(UTC) + timedelta(hours=25))
+    await bed.housekeeping.sweep_blobs(datetime.now(UTC) + timedelta(hours=25))
     assert await bed.blobs.size_bytes(sha256(b"orphan")) is None
     for data in model_files().values():
         assert await bed.blobs.verified(sha256(data))
