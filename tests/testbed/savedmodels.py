@@ -27,7 +27,7 @@ LAYERS = {"tiny": (32, 64, 1), "medium": (784, 512, 256, 10)}
 class Perceptron(tf.Module):  # type: ignore[misc]
     """Dense layers with seeded weights."""
 
-    def __init__(self, sizes: tuple[int, ...], seed: int, softmax: bool) -> None:  # noqa: FBT001 - a fixture
+    def __init__(self, sizes: tuple[int, ...], seed: int, softmax: bool) -> None:
         """`sizes` from input to output."""
         super().__init__()
         generator = np.random.default_rng(seed)
