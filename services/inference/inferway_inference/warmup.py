@@ -29,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 LARGEST_BATCH_SECONDS = 5.0
 """The large batch is skipped if it would take longer, as far as the small ones tell."""
 MAX_INPUT_BYTES = 256 * 1024 * 1024
+_TEXT = b"\x01\x00\x00\x000"
+"""The string "0": most models that read strings can read a number."""
 _TOLERANCE = {Datatype.FP16: 5e-2, Datatype.BF16: 5e-2, Datatype.FP32: 1e-3, Datatype.FP64: 1e-3}
 """Relative to the largest element: the order of a sum differs with the size of the batch, and rounding with it."""
 
@@ -98,19 +100,18 @@ async def _warm_up_batches(call: _Caller, signature: Signature, max_batch_rows: 
 def synthetic_inputs(signature: Signature, rows: int, seed: int) -> list[Array]:
     """Small random inputs: numbers from 0 to 1, dimensions of any size as 1. Raises ModelFailed if too large."""
     random = np.random.default_rng(seed)
-    arrays = [_synthetic(spec, rows if signature.batchable else 1, random) for spec in signature.inputs]
-    if sum(array.byte_count for array in arrays) > MAX_INPUT_BYTES:
-        raise ModelFailed("the inputs are too large to be made up", cause="too large")
-    return arrays
+    return [_synthetic(spec, rows, random) for spec in signature.inputs]
 
 
 def _synthetic(spec: TensorSpec, rows: int, random: np.random.Generator) -> Array:
     shape = (1,) if spec.shape is None else tuple(1 if size < 0 else size for size in spec.shape)
     if spec.has_batch_dimension:
         shape = (rows, *shape[1:])
-    count = min(math.prod(shape), MAX_INPUT_BYTES + 1)
+    count = math.prod(shape)
+    if count * ITEM_BYTES.get(spec.datatype, len(_TEXT)) > MAX_INPUT_BYTES:
+        raise ModelFailed("the inputs are too large to be made up", cause="too large")
     if spec.datatype is Datatype.BYTES:
-        return Array(spec.datatype, shape, (b"\x01\x00\x00\x000" * count,))
+        return Array(spec.datatype, shape, (_TEXT * count,))
     return Array(spec.datatype, shape, (_elements(spec.datatype, count, random),))
 
 

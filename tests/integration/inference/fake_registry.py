@@ -74,9 +74,7 @@ class FakeRegistry(FleetServiceServicer, RegistryServiceServicer, WatchServiceSe
         if self._server is not None:
             await self._server.stop(None)
 
-    async def put(
-        self, version: resources_pb2.ModelVersion, files: dict[str, bytes], *, wanted: bool = True
-    ) -> None:
+    async def put(self, version: resources_pb2.ModelVersion, files: dict[str, bytes], *, wanted: bool = True) -> None:
         """Publishes a version, or changes whether it is wanted."""
         self.files |= {(version.name, path): data for path, data in files.items()}
         async with self._changed:
@@ -91,7 +89,9 @@ class FakeRegistry(FleetServiceServicer, RegistryServiceServicer, WatchServiceSe
             self._revision += 1
             self._changed.notify_all()
 
-    async def reported(self, accepts: Callable[[resources_pb2.Worker], bool], seconds: float = 30) -> resources_pb2.Worker:
+    async def reported(
+        self, accepts: Callable[[resources_pb2.Worker], bool], seconds: float = 30
+    ) -> resources_pb2.Worker:
         """The newest report, once it is accepted."""
         async with self._changed, asyncio.timeout(seconds):
             await self._changed.wait_for(lambda: bool(self.reports) and accepts(self.reports[-1]))
@@ -105,7 +105,7 @@ class FakeRegistry(FleetServiceServicer, RegistryServiceServicer, WatchServiceSe
         snapshot.digest = digest_of(snapshot)
         return snapshot
 
-    async def WatchRouting(  # noqa: N802 - the name of the rpc
+    async def WatchRouting(
         self, request: watch_service_pb2.WatchRoutingRequest, context: Any
     ) -> AsyncIterator[watch_service_pb2.WatchRoutingResponse]:
         """Every change."""
@@ -116,7 +116,7 @@ class FakeRegistry(FleetServiceServicer, RegistryServiceServicer, WatchServiceSe
                 sent, snapshot = self._revision, self.snapshot()
             yield watch_service_pb2.WatchRoutingResponse(snapshot=snapshot)
 
-    async def DownloadArtifact(  # noqa: N802 - the name of the rpc
+    async def DownloadArtifact(
         self, request: registry_service_pb2.DownloadArtifactRequest, context: Any
     ) -> AsyncIterator[registry_service_pb2.DownloadArtifactResponse]:
         """The rest of the file."""
@@ -128,7 +128,7 @@ class FakeRegistry(FleetServiceServicer, RegistryServiceServicer, WatchServiceSe
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
             yield registry_service_pb2.DownloadArtifactResponse(chunk=rest[start : start + CHUNK_BYTES])
 
-    async def ReportWorker(  # noqa: N802 - the name of the rpc
+    async def ReportWorker(
         self, request: fleet_service_pb2.ReportWorkerRequest, context: Any
     ) -> fleet_service_pb2.ReportWorkerResponse:
         """Notes it."""
@@ -139,7 +139,7 @@ class FakeRegistry(FleetServiceServicer, RegistryServiceServicer, WatchServiceSe
         response.lease_duration.FromSeconds(6)
         return response
 
-    async def ReleaseWorker(  # noqa: N802 - the name of the rpc
+    async def ReleaseWorker(
         self, request: fleet_service_pb2.ReleaseWorkerRequest, context: Any
     ) -> fleet_service_pb2.ReleaseWorkerResponse:
         """Notes it."""

@@ -52,7 +52,7 @@ def values_of(answer: pb.Answer, name: str = "y") -> NDArray[Any]:
     if answer.HasField("error"):
         raise from_status(answer.error)
     output = next(output for output in answer.outputs if output.name == name)
-    kind = next(kind for kind, datatype in KINDS.items() if datatype == output.datatype)
+    kind = next(kind for kind, datatype in KINDS.items() if int(datatype) == output.datatype)
     return np.frombuffer(output.raw, kind).reshape(tuple(output.shape))
 
 

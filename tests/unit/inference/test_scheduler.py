@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -217,15 +219,15 @@ EVENTS = st.one_of(
 
 
 @given(st.lists(EVENTS, max_size=80))
-def test_no_request_is_lost_mixed_or_answered_twice(events):
+def test_no_request_is_lost_mixed_or_answered_twice(events: list[tuple[Any, ...]]):
     """Whatever happens in whatever order: the promise that everything else stands on."""
     fleet = Fleet(scheduler(max_batch_rows=6, max_items=10, max_rows=25))
     for number, event in enumerate(events):
-        _apply(fleet, number, *event)
+        HAPPENS[event[0]](fleet, number, *event[1:])
         fleet.decide()
         assert fleet.own.waiting_items <= 10
     while fleet.running:
-        _apply(fleet, -1, "finish", 0.5)
+        _finish(fleet, -1, 0.5)
         fleet.decide()
 
     assert fleet.ended.keys() == fleet.requests.keys()
@@ -233,26 +235,43 @@ def test_no_request_is_lost_mixed_or_answered_twice(events):
     assert fleet.own.idle
 
 
-def _apply(fleet: Fleet, number: int, what: str, *details: float | str) -> None:
-    if what == "offer":
-        rows, key, seconds = int(details[0]), str(details[1]), float(details[2])
-        request = admitted(number, rows=rows, key=key, deadline=fleet.now + seconds, byte_count=rows)
-        fleet.requests[number] = request
-        try:
-            fleet.own.offer(request)
-        except QueueFull:
-            fleet.end(request, "refused")
-    elif what == "withdraw":
-        request = next((one for one in fleet.requests.values() if one.id == int(details[0])), None)
-        if request is not None and fleet.own.withdraw(request):
-            fleet.end(request, "withdrawn")
-    elif what == "finish" and fleet.running:
+def _offer(fleet: Fleet, number: int, rows: int, key: str, seconds: float) -> None:
+    request = admitted(number, rows=rows, key=key, deadline=fleet.now + seconds, byte_count=rows)
+    fleet.requests[number] = request
+    try:
+        fleet.own.offer(request)
+    except QueueFull:
+        fleet.end(request, "refused")
+
+
+def _withdraw(fleet: Fleet, _: int, request_id: int) -> None:
+    request = fleet.requests.get(request_id)
+    if request is not None and fleet.own.withdraw(request):
+        fleet.end(request, "withdrawn")
+
+
+def _finish(fleet: Fleet, _: int, seconds: float) -> None:
+    if fleet.running:
         batch = fleet.running.pop(0)
-        fleet.own.finished(batch, float(details[0]))
+        fleet.own.finished(batch, seconds)
         for request in batch.requests:
             fleet.end(request, "answered")
-    elif what == "fail" and fleet.running:
+
+
+def _fail(fleet: Fleet, _: int) -> None:
+    if fleet.running:
         for request in fleet.own.failed(fleet.running.pop(0)):
             fleet.end(request, "failed")
-    elif what == "wait":
-        fleet.now += float(details[0])
+
+
+def _wait(fleet: Fleet, _: int, seconds: float) -> None:
+    fleet.now += seconds
+
+
+HAPPENS: dict[str, Callable[..., None]] = {
+    "offer": _offer,
+    "withdraw": _withdraw,
+    "finish": _finish,
+    "fail": _fail,
+    "wait": _wait,
+}

@@ -133,7 +133,7 @@ def test_nan_is_found_in_every_floating_datatype(datatype: Datatype):
     ],
 )
 def test_a_signature_is_batchable_if_all_tensors_have_rows(
-    inputs: list[tuple[int, ...] | None], outputs: list[tuple[int, ...] | None], batchable: bool
+    *, inputs: list[tuple[int, ...] | None], outputs: list[tuple[int, ...] | None], batchable: bool
 ):
     """One tensor without rows could not be cut up again."""
 

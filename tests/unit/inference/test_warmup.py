@@ -49,7 +49,7 @@ def array(values: object, kind: str = "f4", datatype: Datatype = Datatype.FP32) 
         ([[1.0, 2.0]], False),
     ],
 )
-def test_rows_together_are_compared_with_rows_alone(together: list[list[float]], agree: bool):
+def test_rows_together_are_compared_with_rows_alone(*, together: list[list[float]], agree: bool):
     """Rounding may differ with the size of a batch; results may not."""
     assert rows_agree(array(together), array([[1.0, 2.0]]), array([[3.0, 4.0]])) is agree
 

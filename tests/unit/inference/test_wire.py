@@ -40,8 +40,8 @@ def single_frame(data: bytes) -> memoryview:
     return body
 
 
-@given(ARRAYS, st.booleans())
-def test_calls_and_results_survive_the_socket(arrays: list[Array], large: bool):
+@given(arrays=ARRAYS, large=st.booleans())
+def test_calls_and_results_survive_the_socket(*, arrays: list[Array], large: bool):
     """Inline and through shared memory."""
     if large:
         arrays = [*arrays, Array(Datatype.UINT8, (wire.INLINE_BYTES + 1,), (os.urandom(wire.INLINE_BYTES + 1),))]
