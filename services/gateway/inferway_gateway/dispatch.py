@@ -57,11 +57,11 @@ class Pool:
         self.lanes: list[Lane] = []
 
     def choose(self, flight: Flight) -> Lane | None:
-        """The lane with room whose worker, then which itself, has the least to do; not the worker that failed last."""
-        best, least = None, (True, 0, 0)
+        """The lane with room whose worker has the least to do, best one with an open frame; not who failed it last."""
+        best, least = None, (True, 0, True, 0)
         for lane in self.lanes:
             if lane.has_room(flight.envelope):
-                load = (lane.worker is flight.avoid, lane.worker.rows, lane.rows)
+                load = (lane.worker is flight.avoid, lane.worker.rows, not lane.is_forming, lane.rows)
                 if best is None or load < least:
                     best, least = lane, load
         return best
@@ -146,14 +146,18 @@ class Dispatcher:
         if pool is not None and pool.queue:
             self._pump(pool)
 
+    def has_room_again(self) -> None:
+        """Binds what waits. Called once after the answers of a message, not after each: room comes back in frames."""
+        for pool in self._pools.values():
+            if pool.queue.items:
+                self._pump(pool)
+
     def answered(self, lane: Lane, ticket: int, answer: Answer) -> None:
         """The worker answered with outputs."""
         flight = lane.release(ticket)
         if flight is None:
             return
         self._settle(flight, answer)
-        if flight.large:
-            self._pump_all()
 
     def failed(self, lane: Lane, ticket: int, error: InferwayError) -> None:
         """The worker answered with an error."""
@@ -164,7 +168,6 @@ class Dispatcher:
             # Its next hello says when the version may be bound there again.
             self.set_ready(lane, lane.ready - {flight.envelope.version.name})
         self._retry_or_settle(flight, lane.worker, error)
-        self._pump_all()
 
     def lost(self, lane: Lane) -> None:
         """The link is gone, and with it every answer that was still out."""
@@ -231,12 +234,6 @@ class Dispatcher:
             flight.queued = None
             lane.bind(flight, self._clock())
 
-    def _pump_all(self) -> None:
-        """After room came back that is no version's own: a slot for large envelopes, or credits of one not sent."""
-        for pool in self._pools.values():
-            if pool.queue.items:
-                self._pump(pool)
-
     def _expire(self, flight: Flight) -> None:
         stage, held_by = ("worker", "a worker") if flight.lane is not None else ("queue", "the gateway's queue")
         self._settle(flight, DeadlineExceeded(f"the deadline passed while {held_by} held the request", stage=stage))
@@ -261,7 +258,7 @@ class Dispatcher:
     def _take_back(self, flight: Flight) -> None:
         if flight.lane is not None:
             flight.lane.give_up(flight)
-            self._pump_all()
+            self.has_room_again()
         elif flight.queued is not None:
             self._pools[flight.envelope.version.name].queue.remove(flight.queued)
             flight.queued = None

@@ -11,41 +11,52 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from inferway_chassis.request_queue import Queued
 from inferway_gateway.envelope import Envelope, Prediction
 from inferway_gateway.workers import Worker
 
+MAX_UNANSWERED_FRAMES = 4
+"""Frames of one version that one link may have out. A message costs far more than an envelope in it, so what comes
+while these are out waits, unbound, and goes together. Counted per version: a slow model holds up nobody else."""
 MAX_LARGE_CALLS = 4
 """Envelopes that one worker gets outside its links at once; they take no credit, so something must bound them."""
 
 
+@dataclass(slots=True, eq=False)
 class Flight:
     """One envelope on its way."""
 
-    __slots__ = (
-        "attempt", "avoid", "bound_at", "envelope", "lane", "large", "queued", "result", "ticket", "timer", "written",
-    )  # fmt: skip
+    envelope: Envelope
+    result: asyncio.Future[Prediction]
+    attempt: int = 1
+    """1 for the first; grows each time a worker may have begun to execute it."""
+    avoid: Worker | None = None
+    """Who failed it last."""
+    bound_at: float = 0.0
+    lane: Lane | None = None
+    ticket: int = 0
+    """Its id on the lane."""
+    frame: FrameShare | None = None
+    """What it shares with those of its version that are written together with it."""
+    written: bool = False
+    """It left the process: the worker may know it."""
+    large: bool = False
+    """It goes outside the link."""
+    queued: Queued[Flight] | None = None
+    timer: asyncio.TimerHandle | None = None
 
-    def __init__(self, envelope: Envelope, result: asyncio.Future[Prediction]) -> None:
-        """Nobody holds it yet."""
-        self.envelope = envelope
-        self.result = result
-        self.attempt = 1
-        """1 for the first; grows each time a worker may have begun to execute it."""
-        self.avoid: Worker | None = None
-        """Who failed it last."""
-        self.bound_at = 0.0
-        self.lane: Lane | None = None
-        self.ticket = 0
-        """Its id on the lane."""
-        self.written = False
-        """It left the process: the worker may know it."""
-        self.large = False
-        """It goes outside the link."""
-        self.queued: Queued[Flight] | None = None
-        self.timer: asyncio.TimerHandle | None = None
+
+class FrameShare:
+    """The flights of one version in one frame: the frame counts as unanswered until the last of them is done."""
+
+    __slots__ = ("left",)
+
+    def __init__(self) -> None:
+        """Empty."""
+        self.left = 0
 
 
 class Frame(NamedTuple):
@@ -85,10 +96,17 @@ class Lane:
         self._large: dict[int, Callable[[], object]] = {}
         self._outbox: list[Flight] = []
         self._cancelled: list[int] = []
+        self._forming: dict[str, FrameShare] = {}
+        self._frames: dict[str, int] = {}
 
     def __len__(self) -> int:
         """Flights bound here."""
         return len(self._outstanding)
+
+    @property
+    def is_forming(self) -> bool:
+        """A frame is open here: one more envelope costs no message."""
+        return bool(self._outbox)
 
     def grant(self, version: str, rows: int) -> None:
         """Adds to the credits of `version`."""
@@ -98,7 +116,10 @@ class Lane:
         """Whether `envelope` may be bound now."""
         if envelope.byte_count > self._max_envelope_bytes:
             return self.worker.large_calls < MAX_LARGE_CALLS
-        return self._credits.get(envelope.version.name, 0) > 0
+        version = envelope.version.name
+        if self._credits.get(version, 0) <= 0:
+            return False
+        return version in self._forming or self._frames.get(version, 0) < MAX_UNANSWERED_FRAMES
 
     def bind(self, flight: Flight, now: float) -> None:
         """Takes `flight`; `has_room` has said yes."""
@@ -113,6 +134,7 @@ class Lane:
             self._large[flight.ticket] = self._carrier.carry_large(flight)
             return
         self._credits[envelope.version.name] -= envelope.rows
+        self._join_frame(flight, envelope.version.name)
         self._outbox.append(flight)
         self._carrier.wake()
 
@@ -120,6 +142,7 @@ class Lane:
         """Hands over everything that waits to be written."""
         frame = Frame(self._outbox, self._cancelled)
         self._outbox, self._cancelled = [], []
+        self._forming.clear()
         for flight in frame.flights:
             flight.written = True
         return frame
@@ -156,6 +179,7 @@ class Lane:
         self._outstanding.clear()
         self._outbox.clear()
         self._credits.clear()
+        self._forming.clear()
         self.ready = frozenset()
         return left
 
@@ -164,6 +188,24 @@ class Lane:
         self._add_rows(-flight.envelope.rows)
         if self._large.pop(flight.ticket, None) is not None:
             self.worker.large_calls -= 1
+        elif flight.frame is not None:
+            self._leave_frame(flight.frame, flight.envelope.version.name)
+            flight.frame = None
+
+    def _join_frame(self, flight: Flight, version: str) -> None:
+        share = self._forming.get(version)
+        if share is None:
+            share = self._forming[version] = FrameShare()
+            self._frames[version] = self._frames.get(version, 0) + 1
+        share.left += 1
+        flight.frame = share
+
+    def _leave_frame(self, share: FrameShare, version: str) -> None:
+        share.left -= 1
+        if share.left == 0:
+            self._frames[version] -= 1
+            if self._forming.get(version) is share:
+                del self._forming[version]
 
     def _add_rows(self, rows: int) -> None:
         self.rows += rows

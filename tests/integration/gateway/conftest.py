@@ -71,8 +71,8 @@ class Bed:
 
 def settings_for(tmp_path: Path, registry_target: str, **changes: Any) -> GatewaySettings:
     """Settings of a gateway that takes any free ports."""
-    return GatewaySettings(
-        **{
+    return GatewaySettings.model_validate(
+        {
             "grpc_address": "127.0.0.1:0",
             "http_address": "",
             "metrics_address": "",
@@ -87,9 +87,11 @@ def settings_for(tmp_path: Path, registry_target: str, **changes: Any) -> Gatewa
 @asynccontextmanager
 async def gateway(settings: GatewaySettings, registry: FakeRegistry, worker: FakeWorker) -> AsyncIterator[Bed]:
     """A started gateway and a channel to it."""
-    async with serving(running, settings, name="gateway") as server:
-        async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            yield Bed(registry, worker, server, channel)
+    async with (
+        serving(running, settings, name="gateway") as server,
+        aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
+    ):
+        yield Bed(registry, worker, server, channel)
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ class FakeWorker(WorkerServiceServicer):
         self.large: list[pb.Envelope] = []
         self.links = 0
         self.address = ""
+        self._owed: dict[tuple[object, str], int] = {}
         self._outboxes = set[asyncio.Queue[pb.LinkResponse | None]]()
         self._held: list[tuple[asyncio.Queue[pb.LinkResponse | None], pb.Envelope]] | None = None
         self._changed = asyncio.Condition()
@@ -170,11 +171,16 @@ class FakeWorker(WorkerServiceServicer):
             answer.timing.compute_us = 5
             answer.timing.batch_rows = envelope.rows
         outbox.put_nowait(frame)
-        rows: dict[str, int] = {}
         for envelope in envelopes:
-            rows[envelope.version] = rows.get(envelope.version, 0) + envelope.rows
-        for version, count in rows.items():
-            outbox.put_nowait(pb.LinkResponse(credits=pb.CreditGrant(version=version, rows=count)))
+            self._owe(outbox, envelope.version, envelope.rows)
+
+    def _owe(self, outbox: asyncio.Queue[pb.LinkResponse | None], version: str, rows: int) -> None:
+        """Grants again what was used, once it is a quarter of all: a grant is a message."""
+        key = (outbox, version)
+        self._owed[key] = self._owed.get(key, 0) + rows
+        if self._owed[key] * 4 >= self.credits:
+            grant = pb.CreditGrant(version=version, rows=self._owed.pop(key))
+            outbox.put_nowait(pb.LinkResponse(credits=grant))
 
     async def _note(self, links: int = 0) -> None:
         async with self._changed:

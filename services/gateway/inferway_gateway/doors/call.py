@@ -9,7 +9,6 @@ from grpc import aio
 
 from inferway_gateway.envelope import Caller, caller_of
 
-
 Context = aio.ServicerContext[Any, Any]
 """A call, as its servicer sees it."""
 
