@@ -5,7 +5,7 @@ Exit codes: 0 done; 1 it did not work, with one line on stderr that says what to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import typer
 
@@ -50,10 +50,10 @@ for _group, _commands in _COMMANDS.items():
         app.command(_name, rich_help_panel=_group)(_function)
 
 
-def main() -> int:
-    """Runs the command line; returns the exit code, unless typer exits by itself."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line, the process's own if None; returns the exit code, unless typer exits by itself."""
     try:
-        app(prog_name="inferway")
+        app(arguments, prog_name="inferway")
     except InferwayError as error:
         report(explain(error))
         return FAILED

@@ -3,7 +3,8 @@
     async with FakeGateway({"affine": FakeModel(AFFINE_IN, AFFINE_OUT, lambda x: {"y": 2 * x["x"] + 1})}) as gateway:
         async with Client(gateway.target) as client: ...
 
-It checks requests and raises errors as the real one does: both pass the same suite.
+It checks requests and raises errors as the real one does: both pass the same suite. It also answers the Open
+Inference Protocol's ModelMetadata, for programs that ask what a model takes.
 """
 
 from __future__ import annotations
@@ -33,14 +34,17 @@ from inferway.errors import (
     UnknownOutput,
     VersionNotFound,
 )
+from inferway.foreign.inference import grpc_service_pb2
 from inferway.prediction.v1 import prediction_service_pb2, prediction_service_pb2_grpc
 from inferway.status import to_status
 from inferway.type.v1 import tensor_pb2
+from inferway_client.target import target_message
 from inferway_client.tensors import Array, decode, encode
 from inferway_client.transport import STATUS_DETAILS
 
 __all__ = ["FakeGateway", "FakeModel", "TensorSpec"]
 
+OPEN_INFERENCE_SERVICE = "inference.GRPCInferenceService"
 MAX_IN_FLIGHT = 64
 REQUESTS_KEPT = 1_000
 
@@ -91,6 +95,13 @@ class FakeGateway:
         """Listens."""
         self._server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(self._servicer, self._server)
+        metadata = grpc.unary_unary_rpc_method_handler(
+            self._servicer.model_metadata,
+            grpc_service_pb2.ModelMetadataRequest.FromString,
+            grpc_service_pb2.ModelMetadataResponse.SerializeToString,
+        )
+        open_inference = grpc.method_handlers_generic_handler(OPEN_INFERENCE_SERVICE, {"ModelMetadata": metadata})
+        self._server.add_generic_rpc_handlers((open_inference,))
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
         await self._server.start()
         return self
@@ -146,6 +157,18 @@ class _PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer)
         except InferwayError as error:
             await _abort(context, error)
 
+    async def model_metadata(
+        self, request: grpc_service_pb2.ModelMetadataRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> grpc_service_pb2.ModelMetadataResponse:
+        try:
+            model, _ = self._resolve(_open_inference_target(request))
+        except InferwayError as error:
+            await _abort(context, error)
+        response = grpc_service_pb2.ModelMetadataResponse(name=request.name, versions=map(str, model.versions))
+        for name, spec in model.inputs.items():
+            response.inputs.add(name=name, datatype=spec.datatype.name, shape=spec.shape)
+        return response
+
     def _result(
         self,
         opening: prediction_service_pb2.StreamOpen,
@@ -194,6 +217,13 @@ class _PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer)
 
     def _next_id(self) -> str:
         return f"fake-{next(self._ids)}"
+
+
+def _open_inference_target(request: grpc_service_pb2.ModelMetadataRequest) -> prediction_service_pb2.Target:
+    if not request.version:
+        return target_message(request.name, None, "")
+    version = int(request.version) if request.version.isdecimal() else request.version
+    return target_message(request.name, version, "")
 
 
 def _version_of_alias(model: FakeModel, target: prediction_service_pb2.Target) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import threading
 import time
 from typing import Annotated, Any
 
@@ -116,8 +117,9 @@ def load(
 
 async def _run_load(plan: Plan, gateway: str) -> Load:
     load = Load(plan, time.perf_counter)
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGINT, _stop_once, load, loop)
+    if threading.current_thread() is threading.main_thread():
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, _stop_once, load, loop)
     async with Client(gateway, timeout=plan.timeout_seconds, retries=RetryPolicy(max_attempts=1)) as client:
         running = asyncio.create_task(load.run(client))
         try:

@@ -1,0 +1,129 @@
+"""push, alias, models, model, unload, delete: as typed, against a registry in memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from inferway.errors import CorruptArtifact
+from inferway.registry.v1 import resources_pb2
+from inferway.worker.v1 import worker_service_pb2
+from tests.unit.cli.conftest import Inferway
+from tests.unit.cli.fake_registry import FakeRegistry
+
+
+async def test_push_publishes_every_file_with_its_config(inferway: Inferway, registry: FakeRegistry, saved_model: Path):
+    """The one way in which models get into inferway."""
+    (saved_model / "inferway.yaml").write_text("description: twice and one\nlabels: {mse: 0.5}\nmax_batch_rows: 8\n")
+    done = await inferway("push", "affine", str(saved_model), "--alias", "champion", "--wait")
+    assert (done.code, done.stdout) == (0, "affine version 1 is ready\n"), done.stderr
+    version = registry.versions["models/affine/versions/1"]
+    assert [artifact.path for artifact in version.manifest.artifacts] == [
+        "fingerprint.pb",
+        "saved_model.pb",
+        "variables/variables.data",
+    ]
+    assert version.config.description == "twice and one"
+    assert version.config.labels == {"mse": "0.5"}
+    assert version.config.max_batch_rows == 8
+    assert registry.aliases == {"models/affine": {"champion": 1}}
+
+
+async def test_push_goes_on_where_the_connection_broke(inferway: Inferway, registry: FakeRegistry, saved_model: Path):
+    """A gigabyte is not sent twice."""
+    registry.break_upload_after = 600_000
+    done = await inferway("push", "affine", str(saved_model))
+    assert done.code == 0, done.stderr
+    assert registry.received_bytes == 1_000_005
+
+
+async def test_the_same_model_pushed_again_is_the_next_version(
+    inferway: Inferway, registry: FakeRegistry, saved_model: Path
+):
+    """Resuming looks for an unfinished upload only."""
+    for _ in range(2):
+        assert (await inferway("push", "affine", str(saved_model))).code == 0
+    assert list(registry.versions) == ["models/affine/versions/1", "models/affine/versions/2"]
+
+
+async def test_push_wait_says_why_a_version_does_not_load(
+    inferway: Inferway, registry: FakeRegistry, saved_model: Path
+):
+    """The publisher is the one who can mend it."""
+    registry.load_state = worker_service_pb2.LOAD_STATE_FAILED
+    registry.load_error = CorruptArtifact("variables are damaged")
+    done = await inferway("push", "affine", str(saved_model), "--wait")
+    assert done.code == 1
+    assert "worker-0 could not load models/affine/versions/1: variables are damaged" in done.stderr
+
+
+async def test_push_wait_gives_up_in_time_and_says_where_it_stands(
+    inferway: Inferway, registry: FakeRegistry, saved_model: Path
+):
+    """Scripts do not hang on a worker that never comes."""
+    registry.load_state = worker_service_pb2.LOAD_STATE_LOADING
+    done = await inferway("push", "affine", str(saved_model), "--wait", "--timeout", "0.5")
+    assert done.code == 1
+    assert "not ready after 0.5 s (worker-0 LOADING)" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("push", "affine", "/nowhere"), "is no SavedModel"),
+        (("push", "../affine", "MODEL"), "'../affine' is not permitted"),
+        (("model", "nothing"), "`inferway models` lists"),
+        (("models", "--registry", "127.0.0.1:1"), "cannot reach 127.0.0.1:1"),
+        (("delete", "affine"), "--yes is needed"),
+    ],
+)
+async def test_errors_are_one_line_that_says_what_to_do(
+    inferway: Inferway, saved_model: Path, arguments: tuple[str, ...], said: str
+):
+    """Nobody reads a stack trace to learn of a typing error."""
+    done = await inferway(*(str(saved_model) if argument == "MODEL" else argument for argument in arguments))
+    assert done.code == 1
+    assert done.stdout == ""
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: ")
+    assert said in done.stderr
+
+
+async def test_wrong_usage_exits_with_2(inferway: Inferway):
+    """Scripts tell a wrong command from one that failed."""
+    assert (await inferway("push", "affine")).code == 2
+    assert (await inferway("frobnicate")).code == 2
+    assert (await inferway("alias", "affine", "champion")).code == 2
+
+
+async def test_models_and_versions_are_listed_for_people_and_for_programs(
+    inferway: Inferway, registry: FakeRegistry, saved_model: Path
+):
+    """Every table has its JSON."""
+    for name in ("affine", "beta"):
+        await inferway("push", name, str(saved_model))
+    table = await inferway("models")
+    assert [line.split()[0] for line in table.stdout.splitlines()] == ["model", "affine", "beta"]
+    listed = json.loads((await inferway("models", "--json")).stdout)
+    assert [(row["model"], row["versions"]) for row in listed] == [("affine", [1]), ("beta", [1])]
+    shown = json.loads((await inferway("model", "affine", "--json")).stdout)
+    assert shown["endpoint"]["arms"] == {"v1": "affine/1 100%"}
+    assert shown["versions"][0]["bytes"] == 1_000_005
+
+
+async def test_a_version_is_withdrawn_restored_aliased_and_deleted(
+    inferway: Inferway, registry: FakeRegistry, saved_model: Path
+):
+    """The life of a version from the command line."""
+    await inferway("push", "affine", str(saved_model))
+    version = registry.versions["models/affine/versions/1"]
+    assert (await inferway("unload", "affine")).stdout == "affine version 1 is unloaded\n"
+    assert version.state == resources_pb2.ModelVersion.STATE_UNLOADED
+    assert (await inferway("alias", "affine", "champion", "1")).code == 0
+    assert (await inferway("unload", "affine", "--version", "champion", "--restore")).code == 0
+    assert version.state == resources_pb2.ModelVersion.STATE_PUBLISHED
+    assert (await inferway("alias", "affine", "champion", "--remove")).stdout == "champion of affine is gone\n"
+    assert (await inferway("delete", "affine", "--yes")).code == 0
+    assert registry.versions == {}
