@@ -41,6 +41,7 @@ from inferway_registry.uploads import Options, Uploads
 from inferway_registry.watch import Broadcast
 from inferway_registry.watch_servicer import WatchServicer
 
+SQLITE, POSTGRESQL = "sqlite+aiosqlite", "postgresql+asyncpg"
 RECONCILE_SECONDS = 5.0
 LEASE_CHECK_SECONDS = 0.5
 EXPIRY_SECONDS = 60.0
@@ -100,10 +101,8 @@ async def _build(settings: RegistrySettings, process: Process, store: Store) -> 
 
 
 def _background(parts: Parts) -> list[Repeating]:
-    board, follower = (
-        RoutingBoard(parts.store, parts.fleet, parts.routing),
-        Follower(parts.store, parts.ledger, parts.fleet),
-    )
+    board = RoutingBoard(parts.store, parts.fleet, parts.routing)
+    follower = Follower(parts.store, parts.ledger, parts.fleet)
 
     async def reconcile() -> None:
         await board.refresh()
@@ -159,9 +158,13 @@ def _add(server: Server, file: FileDescriptor, servicer: object) -> None:
 
 
 async def _open_store(settings: RegistrySettings) -> Store:
-    embedded = URL.create("sqlite+aiosqlite", database=str(settings.data_dir / "registry.db"))
+    given = settings.database_url.get_secret_value()
+    embedded = URL.create(SQLITE, database=str(settings.data_dir / "registry.db"))
     try:
-        return await Store.open(make_url(settings.database_url) if settings.database_url else embedded)
+        url = make_url(given) if given else embedded
+        if url.drivername not in (SQLITE, POSTGRESQL):
+            raise SettingsRefused(f"{settings.prefix}DATABASE_URL: begin with {POSTGRESQL}:// or {SQLITE}:///")
+        return await Store.open(url)
     except (ArgumentError, StoreUnavailable, DatabaseTooNew) as error:
         raise SettingsRefused(f"{settings.prefix}DATABASE_URL: {error}") from error
 

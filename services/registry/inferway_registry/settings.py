@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from inferway_chassis.settings import ServiceSettings
@@ -24,8 +24,8 @@ class RegistrySettings(ServiceSettings):
     """`host:port` of the gRPC server; port 0 takes any free one."""
     metrics_address: str = "127.0.0.1:8011"
     """`host:port` of the Prometheus metrics; empty turns them off."""
-    database_url: str = ""
-    """SQLAlchemy URL, for example postgresql+asyncpg://user:password@host/database; empty is SQLite in `data_dir`."""
+    database_url: SecretStr = SecretStr("")
+    """For example postgresql+asyncpg://user:password@host/database; empty is SQLite in `data_dir`."""
     blob_url: str = ""
     """Where artifacts are kept, for example s3://bucket/prefix; empty is `blobs` in `data_dir`."""
     max_upload_bytes: Positive = 40 * GIB
