@@ -254,11 +254,12 @@ class Lifecycle:
     async def _end(self, held: _Version) -> None:
         """Gives back all that a version has; requests that it still holds are answered with an error."""
         executor, runner = held.executor, held.runner
-        held.executor = held.runner = None
+        held.executor = None
         if executor is not None:
             executor.close()
         if runner is not None:
             await runner.stop()
+            held.runner = None if held.runner is runner else held.runner
 
     def _forget(self, name: str) -> None:
         del self._versions[name]

@@ -50,8 +50,8 @@ class FakeRegistry(FleetServiceServicer, RegistryServiceServicer, WatchServiceSe
         self.files: dict[tuple[str, str], bytes] = {}
         self.downloads: list[tuple[str, int]] = []
         """Path and offset of every download."""
-        self.cut_after_bytes: int | None = None
-        """Breaks the next download after so many bytes."""
+        self.cuts: dict[str, int] = {}
+        """By path: breaks the next download after so many bytes."""
         self.reports: list[resources_pb2.Worker] = []
         self.released: list[str] = []
         self._versions: dict[str, watch_service_pb2.RoutedVersion] = {}
@@ -122,7 +122,7 @@ class FakeRegistry(FleetServiceServicer, RegistryServiceServicer, WatchServiceSe
         """The rest of the file."""
         self.downloads.append((request.path, request.offset_bytes))
         rest = self.files[request.version, request.path][request.offset_bytes :]
-        cut, self.cut_after_bytes = self.cut_after_bytes, None
+        cut = self.cuts.pop(request.path, None)
         for start in range(0, len(rest), CHUNK_BYTES):
             if cut is not None and start >= cut:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "cut")
