@@ -174,7 +174,7 @@ class Uploads:
         artifact = upload.manifest.artifact(path)
         if artifact is None:
             raise ArtifactNotFound(
-                f"the manifest of {upload.name} has no file {shown(path)!r}", version=upload.name, path=shown(path)
+                f"the manifest of {upload.name} has no file {shown(path)!r}", upload=upload.name, path=shown(path)
             )
         return upload, artifact
 

@@ -106,7 +106,8 @@ class EndpointServiceServicer(object):
     def DeleteEndpoint(self, request, context):
         """Deletes an endpoint. That of a model's own name goes with its model only.
 
-        Errors: INVALID_NAME, ENDPOINT_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, ENDPOINT_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED,
+        STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

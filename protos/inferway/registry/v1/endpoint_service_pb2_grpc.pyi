@@ -40,7 +40,8 @@ class EndpointServiceStub:
     DeleteEndpoint: _aio.UnaryUnaryMultiCallable[_endpoint_service_pb2.DeleteEndpointRequest, _endpoint_service_pb2.DeleteEndpointResponse]
     """Deletes an endpoint. That of a model's own name goes with its model only.
 
-    Errors: INVALID_NAME, ENDPOINT_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+    Errors: INVALID_NAME, INVALID_FIELD, ENDPOINT_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED,
+    STORE_UNAVAILABLE.
     """
 
 class EndpointServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -99,7 +100,8 @@ class EndpointServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_endpoint_service_pb2.DeleteEndpointResponse]:
         """Deletes an endpoint. That of a model's own name goes with its model only.
 
-        Errors: INVALID_NAME, ENDPOINT_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, ENDPOINT_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED,
+        STORE_UNAVAILABLE.
         """
 
 def add_EndpointServiceServicer_to_server(servicer: EndpointServiceServicer, server: _aio.Server) -> None: ...

@@ -125,8 +125,8 @@ class RegistryServiceServicer(object):
     def CreateUpload(self, request, context):
         """Begins the upload of a new version. Files whose content the registry has already are complete at once.
 
-        Errors: INVALID_FIELD, INVALID_NAME, INVALID_PATH, UPLOAD_TOO_LARGE, TOO_MANY_CONCURRENT, REQUEST_ID_REUSED,
-        STORE_UNAVAILABLE.
+        Errors: INVALID_FIELD, INVALID_NAME, INVALID_PATH, NOT_SUPPORTED (the runtime), UPLOAD_TOO_LARGE,
+        TOO_MANY_CONCURRENT, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -146,7 +146,7 @@ class RegistryServiceServicer(object):
         most 1 MiB. What arrived before a broken call stays: ask GetUpload, and go on from there.
 
         Errors: STREAM_PROTOCOL, INVALID_NAME, UPLOAD_NOT_FOUND, ARTIFACT_NOT_FOUND, UPLOAD_OFFSET, UPLOAD_CONFLICT,
-        DIGEST_MISMATCH, UPLOAD_TOO_LARGE, STORAGE_FULL, STORE_UNAVAILABLE.
+        DIGEST_MISMATCH, UPLOAD_TOO_LARGE, STORAGE_FULL, DEADLINE_EXCEEDED (the caller fell silent), STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,8 +155,8 @@ class RegistryServiceServicer(object):
     def PublishUpload(self, request, context):
         """Verifies every file and makes the version visible, all at once or not at all.
 
-        Errors: INVALID_NAME, UPLOAD_NOT_FOUND, UPLOAD_INCOMPLETE, DIGEST_MISMATCH, CORRUPT_ARTIFACT, INVALID_FIELD,
-        REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, UPLOAD_NOT_FOUND, UPLOAD_INCOMPLETE, UPLOAD_CONFLICT, DIGEST_MISMATCH, CORRUPT_ARTIFACT,
+        INVALID_FIELD, REQUEST_ID_REUSED, STORAGE_FULL, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -201,7 +201,7 @@ class RegistryServiceServicer(object):
     def DeleteModel(self, request, context):
         """Deletes a model, its versions, aliases and automatic endpoint.
 
-        Errors: INVALID_NAME, MODEL_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,7 +237,7 @@ class RegistryServiceServicer(object):
     def DeleteModelVersion(self, request, context):
         """Deletes a version that no arm or alias names.
 
-        Errors: INVALID_NAME, VERSION_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,7 +256,7 @@ class RegistryServiceServicer(object):
     def DeleteAlias(self, request, context):
         """Removes an alias.
 
-        Errors: INVALID_NAME, MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -23,8 +23,8 @@ class RegistryServiceStub:
     CreateUpload: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.CreateUploadRequest, _registry_service_pb2.CreateUploadResponse]
     """Begins the upload of a new version. Files whose content the registry has already are complete at once.
 
-    Errors: INVALID_FIELD, INVALID_NAME, INVALID_PATH, UPLOAD_TOO_LARGE, TOO_MANY_CONCURRENT, REQUEST_ID_REUSED,
-    STORE_UNAVAILABLE.
+    Errors: INVALID_FIELD, INVALID_NAME, INVALID_PATH, NOT_SUPPORTED (the runtime), UPLOAD_TOO_LARGE,
+    TOO_MANY_CONCURRENT, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
     """
     GetUpload: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetUploadRequest, _registry_service_pb2.GetUploadResponse]
     """Tells how far an upload is, so that it can be resumed.
@@ -36,13 +36,13 @@ class RegistryServiceStub:
     most 1 MiB. What arrived before a broken call stays: ask GetUpload, and go on from there.
 
     Errors: STREAM_PROTOCOL, INVALID_NAME, UPLOAD_NOT_FOUND, ARTIFACT_NOT_FOUND, UPLOAD_OFFSET, UPLOAD_CONFLICT,
-    DIGEST_MISMATCH, UPLOAD_TOO_LARGE, STORAGE_FULL, STORE_UNAVAILABLE.
+    DIGEST_MISMATCH, UPLOAD_TOO_LARGE, STORAGE_FULL, DEADLINE_EXCEEDED (the caller fell silent), STORE_UNAVAILABLE.
     """
     PublishUpload: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.PublishUploadRequest, _registry_service_pb2.PublishUploadResponse]
     """Verifies every file and makes the version visible, all at once or not at all.
 
-    Errors: INVALID_NAME, UPLOAD_NOT_FOUND, UPLOAD_INCOMPLETE, DIGEST_MISMATCH, CORRUPT_ARTIFACT, INVALID_FIELD,
-    REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+    Errors: INVALID_NAME, UPLOAD_NOT_FOUND, UPLOAD_INCOMPLETE, UPLOAD_CONFLICT, DIGEST_MISMATCH, CORRUPT_ARTIFACT,
+    INVALID_FIELD, REQUEST_ID_REUSED, STORAGE_FULL, STORE_UNAVAILABLE.
     """
     DeleteUpload: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteUploadRequest, _registry_service_pb2.DeleteUploadResponse]
     """Gives an upload up and frees what it stored.
@@ -67,7 +67,7 @@ class RegistryServiceStub:
     DeleteModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]
     """Deletes a model, its versions, aliases and automatic endpoint.
 
-    Errors: INVALID_NAME, MODEL_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+    Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
     """
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelVersionRequest, _registry_service_pb2.GetModelVersionResponse]
     """Reads a version.
@@ -87,7 +87,7 @@ class RegistryServiceStub:
     DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelVersionRequest, _registry_service_pb2.DeleteModelVersionResponse]
     """Deletes a version that no arm or alias names.
 
-    Errors: INVALID_NAME, VERSION_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+    Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
     """
     SetAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetAliasRequest, _registry_service_pb2.SetAliasResponse]
     """Puts an alias on a version, moving it if it stands elsewhere.
@@ -98,7 +98,7 @@ class RegistryServiceStub:
     DeleteAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAliasRequest, _registry_service_pb2.DeleteAliasResponse]
     """Removes an alias.
 
-    Errors: INVALID_NAME, MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+    Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
     """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -116,8 +116,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_registry_service_pb2.CreateUploadResponse]:
         """Begins the upload of a new version. Files whose content the registry has already are complete at once.
 
-        Errors: INVALID_FIELD, INVALID_NAME, INVALID_PATH, UPLOAD_TOO_LARGE, TOO_MANY_CONCURRENT, REQUEST_ID_REUSED,
-        STORE_UNAVAILABLE.
+        Errors: INVALID_FIELD, INVALID_NAME, INVALID_PATH, NOT_SUPPORTED (the runtime), UPLOAD_TOO_LARGE,
+        TOO_MANY_CONCURRENT, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -141,7 +141,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         most 1 MiB. What arrived before a broken call stays: ask GetUpload, and go on from there.
 
         Errors: STREAM_PROTOCOL, INVALID_NAME, UPLOAD_NOT_FOUND, ARTIFACT_NOT_FOUND, UPLOAD_OFFSET, UPLOAD_CONFLICT,
-        DIGEST_MISMATCH, UPLOAD_TOO_LARGE, STORAGE_FULL, STORE_UNAVAILABLE.
+        DIGEST_MISMATCH, UPLOAD_TOO_LARGE, STORAGE_FULL, DEADLINE_EXCEEDED (the caller fell silent), STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -152,8 +152,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_registry_service_pb2.PublishUploadResponse]:
         """Verifies every file and makes the version visible, all at once or not at all.
 
-        Errors: INVALID_NAME, UPLOAD_NOT_FOUND, UPLOAD_INCOMPLETE, DIGEST_MISMATCH, CORRUPT_ARTIFACT, INVALID_FIELD,
-        REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, UPLOAD_NOT_FOUND, UPLOAD_INCOMPLETE, UPLOAD_CONFLICT, DIGEST_MISMATCH, CORRUPT_ARTIFACT,
+        INVALID_FIELD, REQUEST_ID_REUSED, STORAGE_FULL, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -208,7 +208,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_registry_service_pb2.DeleteModelResponse]:
         """Deletes a model, its versions, aliases and automatic endpoint.
 
-        Errors: INVALID_NAME, MODEL_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -252,7 +252,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_registry_service_pb2.DeleteModelVersionResponse]:
         """Deletes a version that no arm or alias names.
 
-        Errors: INVALID_NAME, VERSION_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -275,7 +275,7 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_registry_service_pb2.DeleteAliasResponse]:
         """Removes an alias.
 
-        Errors: INVALID_NAME, MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _aio.Server) -> None: ...

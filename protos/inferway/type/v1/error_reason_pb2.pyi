@@ -77,7 +77,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_WORKER_NOT_FOUND: _ErrorReason.ValueType  # 35
     """NOT_FOUND. Metadata: worker."""
     ERROR_REASON_ARTIFACT_NOT_FOUND: _ErrorReason.ValueType  # 36
-    """NOT_FOUND. A file that the manifest does not have. Metadata: version, path."""
+    """NOT_FOUND. A file that the manifest does not have. Metadata: version or upload, path."""
     ERROR_REASON_ENDPOINT_EXISTS: _ErrorReason.ValueType  # 40
     """ALREADY_EXISTS. Metadata: endpoint."""
     ERROR_REASON_VERSION_UNLOADED: _ErrorReason.ValueType  # 50
@@ -192,7 +192,7 @@ ERROR_REASON_UPLOAD_NOT_FOUND: ErrorReason.ValueType  # 34
 ERROR_REASON_WORKER_NOT_FOUND: ErrorReason.ValueType  # 35
 """NOT_FOUND. Metadata: worker."""
 ERROR_REASON_ARTIFACT_NOT_FOUND: ErrorReason.ValueType  # 36
-"""NOT_FOUND. A file that the manifest does not have. Metadata: version, path."""
+"""NOT_FOUND. A file that the manifest does not have. Metadata: version or upload, path."""
 ERROR_REASON_ENDPOINT_EXISTS: ErrorReason.ValueType  # 40
 """ALREADY_EXISTS. Metadata: endpoint."""
 ERROR_REASON_VERSION_UNLOADED: ErrorReason.ValueType  # 50
