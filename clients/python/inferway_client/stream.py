@@ -117,7 +117,8 @@ class PredictionStream:
             inputs=encode_all(inputs), timeout=_duration(seconds), affinity_key=affinity_key
         )
         async with self._writing:
-            await _within(seconds, self._room(), "no result was taken, so there was no room for the item")
+            if self._refusal is not None or self._in_flight >= self._max_in_flight:
+                await _within(seconds, self._room(), "no result was taken, so there was no room for the item")
             item.id = self._register(seconds)
             await self._write(prediction_service_pb2.StreamPredictRequest(item=item))
         return item.id

@@ -54,13 +54,9 @@ class Supervisor:
     async def start(self, steps: Steps) -> None:
         """Starts everything and waits until it serves; from then on restarts what dies. Raises CommandError."""
         registry, *others = self._children
-        with steps.step(registry.plan.name) as step:
-            await registry.start()
-            await registry.until_serving()
-            step.detail = registry.plan.target
-        for child in others:
+        for child in self._children:
             await child.start()
-        for child in reversed(others):
+        for child in (registry, *reversed(others)):
             with steps.step(child.plan.name) as step:
                 await child.until_serving()
                 step.detail = child.plan.target
