@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from inferway_chassis.server import Server
@@ -31,6 +32,11 @@ def fake_model(operation: str = "affine", width: int = 4, **parameters: Any) -> 
         **parameters,
     }
     return {FILE: json.dumps({"signatures": {"serving_default": signature}}).encode()}
+
+
+def runners() -> list[psutil.Process]:
+    """Runner processes of this process."""
+    return [child for child in psutil.Process().children() if "inferway_inference.runner" in child.cmdline()]
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ def byte_strings(name: str, values: list[bytes]) -> Tensor:
 
 def envelope(envelope_id: int, version: str, *inputs: Tensor, rows: int | None = None, **fields: Any) -> pb.Envelope:
     """An envelope with ten seconds left; `rows` is the first dimension unless it is given."""
-    shown = rows if rows is not None else (inputs[0].shape[0] if inputs[0].shape else 1)
+    shown = inputs[0].shape[0] if rows is None else rows
     fields.setdefault("remaining_us", 10_000_000)
     return pb.Envelope(id=envelope_id, version=version, inputs=inputs, rows=shown, attempt=1, **fields)
 

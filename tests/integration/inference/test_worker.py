@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from numpy.typing import NDArray
 
 from inferway import errors
 from inferway.worker.v1 import worker_service_pb2 as pb
 from inferway_chassis.channel import open_channel
 from inferway_inference.runtimes.fake import DEADLY, FILE, POISON
-from tests.integration.inference.conftest import Worker, fake_model
+from tests.integration.inference.conftest import Worker, fake_model, runners
 from tests.integration.inference.fake_registry import CHUNK_BYTES, FakeRegistry, model_version
 from tests.integration.inference.gateway_side import GatewaySide, envelope, tensor, values_of
 
@@ -28,11 +27,6 @@ V1, V2 = "models/double/versions/1", "models/double/versions/2"
 def rows(count: int, seed: int = 0) -> NDArray[np.float32]:
     """Random rows of the fake model's width."""
     return np.random.default_rng(seed).random((count, 4)).astype("f4")
-
-
-def runners() -> list[psutil.Process]:
-    """Runner processes of this process."""
-    return [child for child in psutil.Process().children() if "inferway_inference.runner" in child.cmdline()]
 
 
 async def publish(registry: FakeRegistry, name: str = V1, **parameters: Any) -> None:
@@ -248,7 +242,11 @@ async def test_health_follows_each_version(registry: FakeRegistry, worker: Worke
     await publish(registry)
     async with worker() as server, open_channel(f"127.0.0.1:{server.port}") as channel:
         request = health_pb2.HealthCheckRequest(service="model/double@1")
-        watch = health_pb2_grpc.HealthStub(channel).Watch(request)
+        watch = channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )(request)
         seen = []
         async with asyncio.timeout(20):
             async for update in watch:

@@ -48,6 +48,7 @@ from tensorflow.python.saved_model import loader_impl  # noqa: E402
 _TAG = "serve"
 _INITIALISER = "__saved_model_init_op"
 _MAX_CAUSE = 300
+_HEADING = "Graph execution error:"
 
 _DATATYPES: dict[Any, Datatype] = {
     dtypes.bool: Datatype.BOOL,
@@ -115,7 +116,7 @@ def _restore(session: Any, path: Path) -> Any:
     """Loads graph and variables; tells apart which of the files is at fault."""
     try:
         with session.graph.as_default():
-            return loader_impl.load(session, [_TAG], str(path))
+            return loader_impl.SavedModelLoader(str(path)).load(session, [_TAG])
     except (errors.DataLossError, errors.NotFoundError, errors.OutOfRangeError) as error:
         raise CorruptArtifact(
             "the variables of the SavedModel cannot be restored: a file below variables/ is damaged, missing, or "
@@ -164,7 +165,10 @@ def _callable(
 
 
 def _cause(error: Exception) -> str:
-    """The first line of TensorFlow's own words, without paths of this machine and stack frames of the graph."""
-    words = getattr(error, "message", "") or str(error)
-    line = next((line.strip() for line in words.splitlines() if line.strip()), type(error).__name__)
+    """The first telling line of TensorFlow's own words, without paths of this machine.
+
+    It may quote the input. That is the caller's own: a batch that fails is never answered, its requests run alone.
+    """
+    lines = (line.strip() for line in (getattr(error, "message", "") or str(error)).splitlines())
+    line = next((line for line in lines if line and line != _HEADING), type(error).__name__)
     return re.sub(r"(/[\w.+-]+){2,}/?", "…", line)[:_MAX_CAUSE]

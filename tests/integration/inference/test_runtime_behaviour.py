@@ -1,0 +1,204 @@
+"""What every runtime must do, asked of each in a real runner process: the fake one and TensorFlow."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inferway.datatypes import ITEM_BYTES, Datatype
+from inferway.errors import CorruptArtifact, InferwayError, ModelFailed, RunnerCrashed, VersionLoadFailed
+from inferway_inference.runner.process import LoadOrder, Outcome, RunnerProcess
+from inferway_inference.runtimes.fake import FILE
+from inferway_inference.signatures import Signature
+from inferway_inference.tensors import Array
+from inferway_inference.warmup import synthetic_inputs
+from tests.integration.inference.conftest import fake_model
+
+
+@pytest.fixture(scope="session")
+def fake_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same models as `make_savedmodels` makes."""
+    directory = tmp_path_factory.mktemp("fake")
+    identity = {
+        "inputs": {kind.name.lower(): [kind.name, [-1, 2]] for kind in Datatype},
+        "outputs": {f"y_{kind.name.lower()}": [kind.name, [-1, 2]] for kind in Datatype},
+        "operation": "identity",
+    }
+    models = {
+        "affine": fake_model()[FILE],
+        "total": fake_model("total")[FILE],
+        "identity": json.dumps({"signatures": {"serving_default": identity}}).encode(),
+    }
+    for name, content in models.items():
+        (directory / name).mkdir()
+        (directory / name / FILE).write_bytes(content)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def tensorflow_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made by a process of its own: this one must not import TensorFlow."""
+    directory = tmp_path_factory.mktemp("tensorflow")
+    command = [sys.executable, "-m", "tests.integration.inference.make_savedmodels", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return directory
+
+
+@pytest.fixture(params=["fake", pytest.param("tensorflow", marks=pytest.mark.tensorflow)])
+def runtime(request: pytest.FixtureRequest) -> tuple[str, Path]:
+    """Name of a runtime, and the folder of its models."""
+    return request.param, request.getfixturevalue(f"{request.param}_models")
+
+
+@pytest.fixture
+async def runner() -> AsyncIterator[RunnerProcess]:
+    """A runner without a version."""
+    runner = await RunnerProcess.start("test")
+    yield runner
+    await runner.stop()
+
+
+async def load(runner: RunnerProcess, runtime: tuple[str, Path], model: str) -> Signature:
+    """Loads, and returns the model's one signature."""
+    name, folder = runtime
+    async with asyncio.timeout(60):
+        [signature] = await runner.load(LoadOrder(name, folder / model, threads=1, low_priority=True))
+    runner.promote()
+    return signature
+
+
+async def call(runner: RunnerProcess, inputs: list[Array], outputs: tuple[int, ...] = (0,)) -> list[bytes]:
+    """The contents of the outputs; raises the call's error."""
+    done: asyncio.Future[list[bytes]] = asyncio.get_running_loop().create_future()
+
+    def finish(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            done.set_exception(outcome.error)
+        else:
+            assert outcome.started_ns <= outcome.ended_ns
+            done.set_result([bytes(array.parts[0]) for array in outcome.outputs])
+
+    runner.call(0, inputs, outputs, finish)
+    async with asyncio.timeout(30):
+        return await done
+
+
+def floats(*values: float) -> Array:
+    """One row of four."""
+    return Array(Datatype.FP32, (len(values) // 4, 4), (np.array(values, "f4").tobytes(),))
+
+
+async def test_signatures_are_what_the_model_says(runner: RunnerProcess, runtime: tuple[str, Path]):
+    """Names, datatypes and shapes decide what is batched and what is refused."""
+    signature = await load(runner, runtime, "affine")
+
+    assert (signature.name, signature.batchable) == ("serving_default", True)
+    assert [(spec.name, spec.datatype, spec.shape) for spec in (*signature.inputs, *signature.outputs)] == [
+        ("x", Datatype.FP32, (-1, 4)),
+        ("y", Datatype.FP32, (-1, 4)),
+    ]
+
+
+async def test_a_signature_without_rows_is_seen(runner: RunnerProcess, runtime: tuple[str, Path]):
+    """It must not be batched."""
+    signature = await load(runner, runtime, "total")
+    [raw] = await call(runner, [floats(1, 2, 3, 4)])
+
+    assert not signature.batchable
+    assert raw == floats(10, 0, 0, 0).parts[0][:4]
+
+
+async def test_every_datatype_goes_in_and_comes_out(runner: RunnerProcess, runtime: tuple[str, Path]):
+    """All fourteen of the protocol, BYTES and bfloat16 among them, inline and through shared memory."""
+    signature = await load(runner, runtime, "identity")
+    assert [spec.datatype for spec in signature.inputs] == [spec.datatype for spec in signature.outputs]
+    for rows in (1, 3, 5000):
+        inputs = synthetic_inputs(signature, rows, seed=rows)
+        outputs = await call(runner, inputs, tuple(range(len(Datatype))))
+        assert outputs == [b"".join(map(bytes, array.parts)) for array in inputs]
+        assert sum(map(len, outputs)) >= rows * 2 * sum(ITEM_BYTES.values())
+
+
+async def test_only_the_wanted_outputs_come_back_in_order(runner: RunnerProcess, runtime: tuple[str, Path]):
+    """An embedding nobody asked for can be larger than everything else."""
+    signature = await load(runner, runtime, "identity")
+    inputs = synthetic_inputs(signature, 1, seed=1)
+    second, fourth = await call(runner, inputs, (1, 3))
+
+    assert [second, fourth] == [b"".join(map(bytes, inputs[place].parts)) for place in (1, 3)]
+
+
+async def test_a_refused_input_fails_that_call_alone(runner: RunnerProcess, runtime: tuple[str, Path]):
+    """The process goes on: the next caller did nothing wrong."""
+    await load(runner, runtime, "affine")
+    with pytest.raises(ModelFailed) as caught:
+        await call(runner, [floats(666, 0, 0, 0)])
+    assert "it is poison" in caught.value.message or caught.value.metadata["cause"] == "poison"
+    assert sys.prefix not in caught.value.message, "no path of this machine"
+
+    assert await call(runner, [floats(1, 2, 3, 4)]) == [floats(2, 4, 6, 8).parts[0]]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "garble", "remove"])
+async def test_damaged_files_fail_the_load_and_are_named(
+    runner: RunnerProcess, runtime: tuple[str, Path], damage: str, tmp_path: Path
+):
+    """Whoever published the model must see what to look at; the process must not crash on it."""
+    name, folder = runtime
+    copy = shutil.copytree(folder / "affine", tmp_path / "copy")
+    main = next(path for path in copy.iterdir() if path.name in ("saved_model.pb", FILE))
+    content = main.read_bytes()
+    main.unlink()
+    if damage != "remove":
+        main.write_bytes(content[: len(content) // 2] if damage == "truncate" else content[::-1])
+
+    with pytest.raises((CorruptArtifact, VersionLoadFailed)) as caught:
+        await load(runner, (name, tmp_path), "copy")
+    assert str(tmp_path) not in caught.value.message
+
+
+@pytest.mark.tensorflow
+async def test_damaged_variables_fail_the_load_and_are_named(
+    runner: RunnerProcess, request: pytest.FixtureRequest, tmp_path: Path
+):
+    """The graph is fine, the numbers are not."""
+    models: Path = request.getfixturevalue("tensorflow_models")
+    shutil.copytree(models / "affine", tmp_path / "copy")
+    variables = next((tmp_path / "copy" / "variables").glob("*.data-*"))
+    variables.write_bytes(variables.read_bytes()[:10])
+    with pytest.raises(CorruptArtifact) as caught:
+        await load(runner, ("tensorflow", tmp_path), "copy")
+
+    assert caught.value.metadata == {"path": "variables/"}
+
+
+async def test_an_unknown_runtime_is_refused(runner: RunnerProcess, tmp_path: Path):
+    """A name from the catalogue never becomes an import of our choosing."""
+    with pytest.raises(InferwayError, match="no runtime 'os'"):
+        await runner.load(LoadOrder("os", tmp_path, 1, low_priority=False))
+
+
+async def test_a_killed_runner_fails_every_call_it_held(runner: RunnerProcess, runtime: tuple[str, Path]):
+    """Callers must never wait for a process that is gone."""
+    signature = await load(runner, runtime, "affine")
+    ended: asyncio.Future[InferwayError] = asyncio.get_running_loop().create_future()
+    runner.on_exit = ended.set_result
+    outcomes: list[Outcome] = []
+    runner.call(0, synthetic_inputs(signature, 1, 1), (0,), outcomes.append)
+    runner.kill()
+    async with asyncio.timeout(10):
+        error = await ended
+
+    assert error.message == "the model's process ended unexpectedly (killed by SIGKILL)"
+    assert [isinstance(one.error, RunnerCrashed) or one.error is None for one in outcomes] == [True]
+    with pytest.raises(RunnerCrashed):
+        runner.call(0, synthetic_inputs(signature, 1, 1), (0,), outcomes.append)
