@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2
-from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from inferway.foreign.inference.grpc_service_pb2 import ModelMetadataRequest, ModelMetadataResponse
 from inferway.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
@@ -48,7 +47,12 @@ class Bed:
     async def until_health_is(self, name: str, *, serving: bool) -> None:
         """Returns once the gateway says so of `name`."""
         wanted = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
-        async for response in HealthStub(self.channel).Watch(health_pb2.HealthCheckRequest(service=name), timeout=5):
+        watch = self.channel.unary_stream(
+            "/grpc.health.v1.Health/Watch",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        async for response in watch(health_pb2.HealthCheckRequest(service=name), timeout=5):
             if response.status == wanted:
                 return
 

@@ -46,7 +46,8 @@ class FakeRegistry(WatchServiceServicer):
         sent: RoutingSnapshot | None = None
         while True:
             async with self._changed:
-                await self._changed.wait_for(lambda: self._snapshot is not sent)
+                while self._snapshot is sent:
+                    await self._changed.wait()
                 sent = self._snapshot
             yield WatchRoutingResponse(snapshot=sent)
 

@@ -63,11 +63,21 @@ class FakeWorker(WorkerServiceServicer):
         """Keeps what comes from now on, unanswered."""
         self._held = []
 
-    async def release(self) -> None:
+    async def release(self, *, backwards: bool = False) -> None:
         """Answers all that is held, and no longer holds."""
         held, self._held = self._held or [], None
-        for outbox, envelope in held:
+        for outbox, envelope in reversed(held) if backwards else held:
             self._answer(outbox, [envelope])
+
+    def take_held(self) -> Callable[[], None]:
+        """Sets aside what is held; calling the result answers it."""
+        aside, self._held = self._held or [], []
+
+        def answer() -> None:
+            for outbox, envelope in aside:
+                self._answer(outbox, [envelope])
+
+        return answer
 
     async def set_state(self, version: str, state: pb.LoadState.ValueType, error: InferwayError | None = None) -> None:
         """Tells every gateway how `version` stands now."""
@@ -76,6 +86,11 @@ class FakeWorker(WorkerServiceServicer):
             self.errors[version] = to_status(error)
         for outbox in self._outboxes:
             outbox.put_nowait(pb.LinkResponse(hello=self._hello()))
+
+    async def grant(self, version: str) -> None:
+        """Gives every gateway room for `version`."""
+        for outbox in self._outboxes:
+            outbox.put_nowait(pb.LinkResponse(credits=pb.CreditGrant(version=version, rows=self.credits)))
 
     def drain(self) -> None:
         """Asks gateways to send nothing more."""

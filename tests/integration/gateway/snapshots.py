@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from inferway.registry.v1.resources_pb2 import Arm, Endpoint, ModelVersion
+from inferway.registry.v1.resources_pb2 import RUNTIME_TENSORFLOW, Arm, Endpoint, ModelVersion
 from inferway.registry.v1.watch_service_pb2 import RoutedAlias, RoutedVersion, RoutedWorker, RoutingSnapshot
 from inferway.type.v1 import tensor_pb2
 from inferway_chassis.routing_feed import digest_of
@@ -52,7 +52,7 @@ def version(
             version=number,
             state=state,
             signatures=signatures,
-            runtime="RUNTIME_TENSORFLOW",
+            runtime=RUNTIME_TENSORFLOW,
         ),
         wanted=wanted,
     )
