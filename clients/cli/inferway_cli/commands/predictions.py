@@ -139,6 +139,8 @@ def _stop_once(load: Load, loop: asyncio.AbstractEventLoop) -> None:
 async def _predict_rows(
     client: Client, name: str, inputs: dict[str, Array], version: str | None, traceparent: str | None
 ) -> list[Prediction]:
+    if not inputs or any(array.ndim == 0 for array in inputs.values()):
+        raise CommandError("--stream sends rows, and the model's inputs have none; leave it out")
     count = min(len(array) for array in inputs.values())
     rows = ({key: array[index : index + 1] for key, array in inputs.items()} for index in range(count))
     opened = client.stream(name, version=parse_version(version), ordered=True, timing=True, traceparent=traceparent)
