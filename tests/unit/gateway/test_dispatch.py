@@ -1,0 +1,378 @@
+"""Binding, waiting, retrying and ending: each flight's result is set exactly once, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inferway.errors import (
+    InferwayError,
+    MalformedMessage,
+    ModelFailed,
+    NoWorker,
+    QueueFull,
+    RunnerCrashed,
+    VersionNotReady,
+    VersionUnloaded,
+)
+from inferway_chassis.request_queue import QueueLimits
+from inferway_gateway.dispatch import Dispatcher
+from inferway_gateway.lane import Flight, Lane
+from inferway_gateway.outcomes import Outcomes
+from inferway_gateway.routing import RoutingTable
+from inferway_gateway.workers import Worker
+from tests.unit.gateway.builders import FakeAnswer, FakeLoop, envelope, lane, version
+
+V1 = "models/echo/versions/1"
+
+
+class Bench:
+    """A dispatcher whose time stands still until a test moves it."""
+
+    def __init__(self, **limits: int) -> None:
+        self.now = 0.0
+        self.loop = FakeLoop()
+        self.outcomes = Outcomes([0.1, 1.0])
+        self.dispatcher = Dispatcher(self.loop, lambda: self.now, QueueLimits(**limits), self.outcomes)  # type: ignore[arg-type]
+
+    def open_lane(self, rows: int = 100, worker: Worker | None = None) -> Lane:
+        """A lane of a worker that has version 1 ready."""
+        one = lane(worker)
+        if one.worker not in self.dispatcher.workers:
+            self.dispatcher.workers.append(one.worker)
+        self.dispatcher.set_ready(one, [V1])
+        self.dispatcher.grant(one, V1, rows)
+        return one
+
+    def answer(self, flight: Flight) -> None:
+        """The worker that holds `flight` answers it."""
+        assert flight.lane is not None
+        self.dispatcher.answered(flight.lane, flight.ticket, FakeAnswer())  # type: ignore[arg-type]
+        self.dispatcher.has_room_again()
+
+    def fail(self, flight: Flight, error: InferwayError) -> None:
+        """The worker that holds `flight` refuses it."""
+        assert flight.lane is not None
+        self.dispatcher.failed(flight.lane, flight.ticket, error)
+
+    def codes(self) -> dict[str, int]:
+        """What was counted for the arm."""
+        return self.outcomes.of("echo", "v1", V1).by_code
+
+
+async def test_a_request_is_bound_at_once_when_there_is_room() -> None:
+    """An idle system must not queue."""
+    bench = Bench()
+    one = bench.open_lane()
+
+    flight = bench.dispatcher.submit(envelope())
+    bench.answer(flight)
+
+    assert (await flight.result).gateway_queue_us == 0
+    assert len(one) == 0
+    assert bench.codes() == {"OK": 1}
+
+
+async def test_a_request_waits_until_somebody_grants_credit() -> None:
+    """Late binding: whoever is free first gets it."""
+    bench = Bench()
+    one = bench.open_lane(rows=0)
+    flight = bench.dispatcher.submit(envelope())
+    waiting = flight.lane is None
+    bench.now = 0.5
+    bench.dispatcher.grant(one, V1, 1)
+    bench.answer(flight)
+
+    assert waiting
+    assert (await flight.result).gateway_queue_us == 500_000
+
+
+async def test_the_backlog_is_served_by_criticality() -> None:
+    """What matters most waits least."""
+    bench = Bench()
+    one = bench.open_lane(rows=0)
+    later = bench.dispatcher.submit(envelope(criticality=4))
+    sooner = bench.dispatcher.submit(envelope(criticality=1))
+    bench.dispatcher.grant(one, V1, 1)
+
+    assert (sooner.lane, later.lane) == (one, None)
+
+
+async def test_a_full_queue_refuses_and_names_the_version() -> None:
+    """A bounded queue is the gateway's own protection."""
+    bench = Bench(max_items=1)
+    bench.open_lane(rows=0)
+    bench.dispatcher.submit(envelope())
+
+    with pytest.raises(QueueFull) as caught:
+        bench.dispatcher.submit(envelope())
+
+    assert caught.value.metadata["version"] == "1"
+    assert bench.codes() == {"RESOURCE_EXHAUSTED": 1}
+
+
+@pytest.mark.parametrize(
+    ("of", "kind"),
+    [
+        (version(2), VersionNotReady),
+        (version(1, unloaded=True), VersionUnloaded),
+        (version(3, wanted=False), VersionNotReady),
+    ],
+)
+async def test_what_nobody_has_ready_is_refused_at_once(of: Any, kind: type[InferwayError]) -> None:
+    """New requests never wait for a load."""
+    bench = Bench()
+    bench.open_lane()
+
+    with pytest.raises(kind):
+        bench.dispatcher.submit(envelope(of))
+
+
+async def test_the_worker_with_fewer_rows_is_chosen() -> None:
+    """Rows are the measure of work."""
+    bench = Bench()
+    busy, idle = bench.open_lane(), bench.open_lane()
+    bench.dispatcher.submit(envelope(rows=5))
+    flights = [bench.dispatcher.submit(envelope()) for _ in range(5)]
+
+    assert {flight.lane for flight in flights} == {idle}
+    assert len(busy) == 1
+
+
+async def test_links_of_one_worker_fill_one_frame_before_another_is_begun() -> None:
+    """Two half frames cost twice as much as a whole one."""
+    bench = Bench()
+    worker = Worker("127.0.0.1:1")
+    lanes = [bench.open_lane(worker=worker), bench.open_lane(worker=worker)]
+    flights = [bench.dispatcher.submit(envelope()) for _ in range(4)]
+
+    assert len({id(flight.lane) for flight in flights}) == 1
+    assert sorted(map(len, lanes)) == [0, 4]
+
+
+async def test_a_lost_flight_is_bound_to_another_worker_at_once() -> None:
+    """The caller need not know."""
+    bench = Bench()
+    first = bench.open_lane()
+    flight = bench.dispatcher.submit(envelope())
+    first.take_frame()
+    second = bench.open_lane()
+    bench.dispatcher.lost(first)
+
+    assert (flight.lane, flight.attempt) == (second, 2)
+
+
+async def test_a_flight_that_was_never_written_moves_without_counting_as_an_attempt() -> None:
+    """No worker has seen it, so nothing can happen twice."""
+    bench = Bench()
+    first = bench.open_lane()
+    flight = bench.dispatcher.submit(envelope(version(idempotent=False)))
+    second = bench.open_lane()
+    bench.dispatcher.lost(first)
+
+    assert (flight.lane, flight.attempt) == (second, 1)
+
+
+async def test_a_flight_is_not_retried_for_ever() -> None:
+    """Three workers lost in a row are enough."""
+    bench = Bench()
+    flight = None
+    for _ in range(3):
+        one = bench.open_lane()
+        flight = flight or bench.dispatcher.submit(envelope())
+        one.take_frame()
+        bench.dispatcher.lost(one)
+    assert flight is not None
+
+    with pytest.raises(InferwayError) as caught:
+        await flight.result
+
+    assert (caught.value.reason, flight.attempt) == ("WORKER_LOST", 3)
+
+
+async def test_retries_stop_when_the_budget_is_spent() -> None:
+    """Retries must never make an outage worse."""
+    bench = Bench()
+    one = bench.open_lane()
+    flights = [bench.dispatcher.submit(envelope()) for _ in range(50)]
+    one.take_frame()
+    bench.dispatcher.lost(one)
+
+    failed = [flight for flight in flights if flight.result.done()]
+
+    assert len(failed) == 10
+    assert all(isinstance(flight.result.exception(), InferwayError) for flight in failed)
+
+
+async def test_a_crash_of_the_runner_is_retried_once_even_if_nobody_is_ready_yet() -> None:
+    """The version comes back within seconds; the request waits in the queue meanwhile."""
+    bench = Bench()
+    one = bench.open_lane()
+    flight = bench.dispatcher.submit(envelope())
+    one.take_frame()
+    bench.dispatcher.set_ready(one, [])
+    bench.fail(flight, RunnerCrashed("gone"))
+    waiting = flight.lane is None and not flight.result.done()
+    bench.dispatcher.set_ready(one, [V1])
+    bench.fail(flight, RunnerCrashed("gone again"))
+
+    assert waiting
+    assert isinstance(flight.result.exception(), RunnerCrashed)
+
+
+async def test_an_error_of_the_request_is_final() -> None:
+    """Repeating it would only fail again."""
+    bench = Bench()
+    bench.open_lane()
+    for error in (ModelFailed("x"), MalformedMessage("y")):
+        flight = bench.dispatcher.submit(envelope())
+        bench.fail(flight, error)
+
+        assert flight.result.exception() is error
+
+
+async def test_a_version_refused_by_its_worker_is_not_bound_there_until_the_next_hello() -> None:
+    """Otherwise three attempts are gone in a millisecond."""
+    bench = Bench()
+    one = bench.open_lane()
+    flight = bench.dispatcher.submit(envelope())
+    bench.fail(flight, VersionNotReady("not yet"))
+    waiting = flight.lane is None
+    with pytest.raises(InferwayError):
+        bench.dispatcher.submit(envelope())
+    bench.dispatcher.set_ready(one, [V1])
+
+    assert waiting
+    assert flight.lane is one
+
+
+async def test_the_deadline_ends_a_flight_wherever_it_is() -> None:
+    """A caller never waits longer than it said."""
+    bench = Bench()
+    one = bench.open_lane(rows=1)
+    bound, queued = bench.dispatcher.submit(envelope()), bench.dispatcher.submit(envelope())
+    one.take_frame()
+    for timer in bench.loop.timers:
+        timer.fire()
+
+    stages = [flight.result.exception().metadata["stage"] for flight in (bound, queued)]  # type: ignore[union-attr]
+    assert stages == ["worker", "queue"]
+    assert one.take_frame().cancelled == [bound.ticket]
+
+
+async def test_an_abandoned_flight_frees_its_place() -> None:
+    """A caller that went away must not cost those who stay."""
+    bench = Bench(max_items=1)
+    one = bench.open_lane(rows=0)
+    gone = bench.dispatcher.submit(envelope())
+    bench.dispatcher.abandon(gone)
+    stays = bench.dispatcher.submit(envelope())
+    bench.dispatcher.grant(one, V1, 1)
+
+    assert gone.result.cancelled()
+    assert stays.lane is one
+    assert bench.codes() == {"CANCELLED": 1}
+
+
+async def test_what_waits_for_a_withdrawn_version_is_refused() -> None:
+    """It would wait for its deadline for nothing."""
+    bench = Bench()
+    bench.open_lane(rows=0)
+    flight = bench.dispatcher.submit(envelope())
+    bench.dispatcher.apply(RoutingTable("e", 2, {}, {V1: version(unloaded=True)}, {}))
+
+    assert isinstance(flight.result.exception(), VersionUnloaded)
+
+
+async def test_an_unsent_flight_that_finds_no_room_ends_with_no_worker() -> None:
+    """UNAVAILABLE says that a retry may help; QUEUE_FULL would blame the caller's own traffic."""
+    bench = Bench(max_items=1)
+    one = bench.open_lane(rows=1)
+    bound, queued = bench.dispatcher.submit(envelope()), bench.dispatcher.submit(envelope())
+    bench.dispatcher.lost(one)
+
+    assert isinstance(bound.result.exception(), NoWorker)
+    assert not queued.result.done()
+
+
+class Story:
+    """A dispatcher to which anything may happen, in any order."""
+
+    def __init__(self) -> None:
+        self.bench = Bench(max_items=5)
+        self.flights: list[Flight] = []
+        self.lanes: list[Lane] = []
+        self.refused = 0
+
+    def open(self, number: int) -> None:
+        self.lanes.append(self.bench.open_lane(number))
+
+    def submit(self, number: int) -> None:
+        try:
+            self.flights.append(self.bench.dispatcher.submit(envelope(rows=1 + number % 3)))
+        except InferwayError:
+            self.refused += 1
+
+    def write(self, number: int) -> None:
+        for one in self.lanes[number : number + 1]:
+            one.take_frame()
+
+    def lose(self, number: int) -> None:
+        for one in self.lanes[number : number + 1]:
+            self.bench.dispatcher.lost(one)
+
+    def answer(self, number: int) -> None:
+        for flight in self._bound()[number : number + 1]:
+            self.bench.answer(flight)
+
+    def crash(self, number: int) -> None:
+        for flight in self._bound()[number : number + 1]:
+            self.bench.fail(flight, RunnerCrashed("gone"))
+
+    def expire(self, number: int) -> None:
+        for timer in self.bench.loop.timers[number : number + 1]:
+            timer.fire()
+
+    def abandon(self, number: int) -> None:
+        for flight in self.flights[number : number + 1]:
+            self.bench.dispatcher.abandon(flight)
+
+    def end(self) -> None:
+        """Every link goes, and every deadline passes."""
+        for one in self.lanes:
+            self.bench.dispatcher.lost(one)
+        for timer in self.bench.loop.timers:
+            timer.fire()
+
+    def _bound(self) -> list[Flight]:
+        return [flight for flight in self.flights if flight.lane is not None]
+
+
+ACTIONS = [Story.open, Story.submit, Story.write, Story.lose, Story.answer, Story.crash, Story.expire, Story.abandon]
+
+
+@settings(max_examples=200, deadline=None)
+@given(events=st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9)), max_size=60))
+def test_every_flight_ends_once_and_leaves_nothing_behind(events: list[tuple[Callable[..., None], int]]) -> None:
+    """Lost requests and leaked rows are the bugs that only production finds."""
+
+    async def play() -> None:
+        story = Story()
+        for action, number in events:
+            action(story, number)
+        story.end()
+
+        assert all(flight.result.done() for flight in story.flights)
+        assert all(
+            flight.result.cancelled() or flight.result.exception() or flight.result.result() for flight in story.flights
+        )
+        assert sum(story.bench.codes().values()) == len(story.flights) + story.refused
+        assert all((len(one), one.rows, one.worker.rows, one.worker.large_calls) == (0, 0, 0, 0) for one in story.lanes)
+        assert all(len(pool.queue) == 0 for _, pool in story.bench.dispatcher.pools())
+
+    asyncio.run(play())

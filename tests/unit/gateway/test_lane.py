@@ -1,0 +1,142 @@
+"""Lanes: credits, frames, and who holds what."""
+
+from __future__ import annotations
+
+from inferway_gateway.lane import MAX_LARGE_CALLS, MAX_UNANSWERED_FRAMES, Flight
+from inferway_gateway.workers import Worker
+from tests.unit.gateway.builders import FakeCarrier, FakeLoop, envelope, lane, version
+
+V1 = "models/echo/versions/1"
+
+
+def flight(**changes: object) -> Flight:
+    return Flight(envelope(**changes), FakeLoop().create_future())  # type: ignore[arg-type]
+
+
+async def test_an_envelope_takes_as_many_credits_as_it_has_rows() -> None:
+    """Credits are counted in rows, because that is what fills a batch."""
+    one = lane()
+    one.grant(V1, 3)
+
+    one.bind(flight(rows=2), 0.0)
+    has_room_for_another = one.has_room(envelope())
+    one.bind(flight(rows=1), 0.0)
+
+    assert has_room_for_another
+    assert not one.has_room(envelope())
+
+
+async def test_any_envelope_may_be_bound_while_a_credit_is_left() -> None:
+    """Otherwise a request of more rows than the credits would wait for ever."""
+    one = lane()
+    one.grant(V1, 1)
+    one.bind(flight(rows=100), 0.0)
+    one.grant(V1, 99)
+
+    assert not one.has_room(envelope())
+
+
+async def test_credits_of_one_version_are_no_room_for_another() -> None:
+    """A slow model must not hold a fast model's slots."""
+    one = lane()
+    one.grant("models/echo/versions/2", 10)
+
+    assert not one.has_room(envelope())
+    assert one.has_room(envelope(version(2)))
+
+
+async def test_flights_bound_before_a_write_share_one_frame() -> None:
+    """A message costs far more than an envelope in it."""
+    one = lane()
+    one.grant(V1, 100)
+    flights = [flight() for _ in range(10)]
+    for each in flights:
+        one.bind(each, 0.0)
+
+    assert one.take_frame().flights == flights
+    assert one.take_frame().flights == []
+
+
+async def test_frames_of_a_version_are_limited_until_their_last_flight_is_answered() -> None:
+    """What waits meanwhile goes as one frame."""
+    one = lane()
+    one.grant(V1, 100)
+    first = [flight(), flight()]
+    for each in first:
+        one.bind(each, 0.0)
+    one.take_frame()
+    for _ in range(MAX_UNANSWERED_FRAMES - 1):
+        one.bind(flight(), 0.0)
+        one.take_frame()
+    full = one.has_room(envelope())
+    one.release(first[0].ticket)
+    half_answered = one.has_room(envelope())
+    one.release(first[1].ticket)
+
+    assert (full, half_answered, one.has_room(envelope())) == (False, False, True)
+
+
+async def test_a_flight_given_up_before_it_was_written_leaves_no_trace() -> None:
+    """The worker never hears of it, and its credits come back."""
+    one = lane()
+    one.grant(V1, 1)
+    lost = flight()
+    one.bind(lost, 0.0)
+    one.give_up(lost)
+
+    assert one.take_frame() == ([], [])
+    assert one.has_room(envelope())
+    assert one.worker.rows == 0
+
+
+async def test_a_flight_given_up_after_it_was_written_is_cancelled_at_the_worker() -> None:
+    """Its credits stay with the worker, who grants them again."""
+    one = lane()
+    one.grant(V1, 1)
+    lost = flight()
+    one.bind(lost, 0.0)
+    one.take_frame()
+    one.give_up(lost)
+
+    assert one.take_frame().cancelled == [lost.ticket]
+    assert one.release(lost.ticket) is None
+    assert not one.has_room(envelope())
+
+
+async def test_large_envelopes_need_no_credit_but_are_bounded_per_worker() -> None:
+    """They take memory, and nothing else counts them."""
+    worker = Worker("127.0.0.1:1")
+    one, other = lane(worker, max_envelope_bytes=100), lane(worker, max_envelope_bytes=100)
+    for _ in range(MAX_LARGE_CALLS):
+        one.bind(flight(byte_count=101), 0.0)
+
+    assert not other.has_room(envelope(byte_count=101))
+    assert one.take_frame().flights == []
+    one.release(1)
+    assert other.has_room(envelope(byte_count=101))
+
+
+async def test_a_large_envelope_given_up_is_cancelled() -> None:
+    """Nobody waits for its answer."""
+    carrier = FakeCarrier()
+    one = lane(max_envelope_bytes=100)
+    one._carrier = carrier
+    lost = flight(byte_count=101)
+    one.bind(lost, 0.0)
+    one.give_up(lost)
+
+    assert carrier.large_cancelled == [lost]
+    assert one.worker.large_calls == 0
+
+
+async def test_closing_hands_back_every_flight_without_an_answer() -> None:
+    """Each of them has a caller who waits."""
+    one = lane()
+    one.grant(V1, 10)
+    flights = [flight() for _ in range(3)]
+    for each in flights:
+        one.bind(each, 0.0)
+    one.release(flights[0].ticket)
+
+    assert one.close() == flights[1:]
+    assert (one.worker.rows, one.rows, len(one)) == (0, 0, 0)
