@@ -36,7 +36,7 @@ class VersionCounters:
     batches: dict[int, BatchCounters] = field(default_factory=dict)
 
     def received(self) -> None:
-        """A frame of requests arrived."""
+        """A request arrived."""
         self.last_inference_ms = int(time.time() * 1000)
 
     def succeeded(self, batch: Batch, input_ns: int, infer_ns: int, output_ns: int, now: float) -> None:

@@ -68,6 +68,7 @@ class Executor:
     def submit(self, request: Request) -> None:
         """Takes a request in; call `pump` after the last of a frame. Raises what is wrong with it, or QueueFull."""
         request.credits = self.credits
+        self._counters.received()
         admit(request, self._signatures)
         if request.traceparent:
             self._tracing.received(request)

@@ -47,21 +47,26 @@ async def registry() -> AsyncIterator[FakeRegistry]:
     await registry.stop()
 
 
+def worker_settings(registry: FakeRegistry, directory: Path, **changes: Any) -> dict[str, Any]:
+    """Of a worker that executes everything with the fake runtime and unloads at once, unless told otherwise."""
+    return {
+        "grpc_address": "127.0.0.1:0",
+        "metrics_address": "",
+        "data_dir": directory / "worker",
+        "registry_target": registry.target,
+        "worker": "w0",
+        "runtimes": {"tensorflow": "fake"},
+        "unload_delay_seconds": 0,
+        "grace_seconds": 3,
+        **changes,
+    }
+
+
 @pytest.fixture
 def worker(registry: FakeRegistry, tmp_path: Path) -> Worker:
-    """Starts a worker that executes everything with the fake runtime, unless told otherwise."""
+    """Starts a worker with these settings changed."""
 
-    def start(**settings: Any) -> AbstractAsyncContextManager[Server]:
-        values = {
-            "grpc_address": "127.0.0.1:0",
-            "metrics_address": "",
-            "data_dir": tmp_path / "worker",
-            "registry_target": registry.target,
-            "worker": "w0",
-            "runtimes": {"tensorflow": "fake"},
-            "unload_delay_seconds": 0,
-            "grace_seconds": 3,
-        }
-        return serving(running, InferenceSettings(**{**values, **settings}), "inference")
+    def start(**changes: Any) -> AbstractAsyncContextManager[Server]:
+        return serving(running, InferenceSettings(**worker_settings(registry, tmp_path, **changes)), "inference")
 
     return start
