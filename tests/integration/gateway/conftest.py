@@ -16,6 +16,7 @@ from grpc_health.v1 import health_pb2
 from inferway.foreign.inference.grpc_service_pb2 import ModelMetadataRequest, ModelMetadataResponse
 from inferway.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from inferway.registry.v1.watch_service_pb2 import RoutedVersion
+from inferway_chassis.process import Process
 from inferway_chassis.server import Server
 from inferway_chassis.testing import serving
 from inferway_gateway.app import running
@@ -89,10 +90,12 @@ def settings_for(tmp_path: Path, registry_target: str, **changes: Any) -> Gatewa
 
 
 @asynccontextmanager
-async def gateway(settings: GatewaySettings, registry: FakeRegistry, worker: FakeWorker) -> AsyncIterator[Bed]:
+async def gateway(
+    settings: GatewaySettings, registry: FakeRegistry, worker: FakeWorker, process: Process | None = None
+) -> AsyncIterator[Bed]:
     """A started gateway and a channel to it."""
     async with (
-        serving(running, settings, name="gateway") as server,
+        serving(running, settings, name="gateway", process=process) as server,
         aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
         yield Bed(registry, worker, server, channel)
