@@ -12,7 +12,7 @@ import pytest
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
 
-MODELS = ("tiny", "shout", "fixed", "fussy", "mixed")
+MODELS = ("tiny", "shout", "fixed", "fussy", "mixed", "affine")
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +31,7 @@ def stack(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     settings = {"inference": {"INFERWAY_INFERENCE_MAX_MESSAGE_BYTES": str(64 * 1024 * 1024)}}
     with Stack(tmp_path_factory.mktemp("stack"), settings=settings) as running:
         for model in MODELS:
-            publish(running.registry.target, model, saved_models / model)
+            publish(running.registry.target, model, saved_models / model, alias="champion" if model == "affine" else "")
         for model in MODELS:
             running.gateway.wait_serving(f"model/{model}")
         yield running

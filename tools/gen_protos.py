@@ -43,6 +43,8 @@ def stage(target: Path) -> list[str]:
     """Copies every proto below `target`, with foreign packages renamed, and returns the relative paths."""
     paths = []
     for source in sorted(PROTOS.rglob("*.proto")):
+        if source.is_relative_to(PROTOS / "google"):  # a package brings the Python module
+            continue
         relative = source.relative_to(PROTOS)
         text = source.read_text()
         if relative.parts[0] in FOREIGN:

