@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -21,26 +20,24 @@ def installed() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def run(stack: Stack, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(stack: Stack, *arguments: str) -> tuple[int, str, str]:
     command = [str(FOLDER / "predict.mjs"), "--target", stack.gateway.target, *arguments]
-    done: subprocess.CompletedProcess[str] = node(
-        command, return_completed_process=True, capture_output=True, text=True, timeout=60
-    )
-    return done
+    done = node(command, return_completed_process=True, capture_output=True, text=True, timeout=60)
+    return done.returncode, str(done.stdout), str(done.stderr)
 
 
 def test_a_call_and_a_stream_are_answered(stack: Stack) -> None:
     """@grpc/grpc-js and the protos are enough."""
-    done = run(stack, "--endpoint", "tiny", "--input", "x", "--width", "32", "--items", "50")
+    status, output, errors = run(stack, "--endpoint", "tiny", "--input", "x", "--width", "32", "--items", "50")
 
-    assert done.returncode == 0, done.stderr
-    assert "models/tiny/versions/1" in done.stdout
-    assert "50 of 50 answered" in done.stdout
+    assert status == 0, errors
+    assert "models/tiny/versions/1" in output
+    assert "50 of 50 answered" in output
 
 
 def test_an_error_says_what_to_do(stack: Stack) -> None:
     """The same text as in any other language."""
-    done = run(stack, "--endpoint", "nothing")
+    status, _, errors = run(stack, "--endpoint", "nothing")
 
-    assert done.returncode == 1
-    assert "nothing" in done.stderr
+    assert status == 1
+    assert "nothing" in errors
