@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from inferway.errors import InferwayError, Internal, VersionLoadFailed, VersionNotReady
+from inferway.errors import InferwayError, Internal, VersionNotReady
 from inferway.names import parse_version
 from inferway_chassis.clock import Clock
 from inferway_inference.artifacts import ArtifactStore
@@ -84,19 +84,16 @@ class Lifecycle:
         self._wake.set()
 
     def executor(self, version: str) -> Executor:
-        """Who executes requests for `version`; raises VersionNotReady or VersionLoadFailed."""
+        """Who executes requests for `version`; raises VersionNotReady.
+
+        That holds for a version that failed, too: another worker may have it, and only the gateway knows them all.
+        """
         held = self._versions.get(version)
         if held is not None and held.state is LoadState.READY and held.executor is not None:
             return held.executor
         model, number = parse_version(version, "version")
-        if held is not None and held.error is not None:
-            raise VersionLoadFailed(
-                f"{version} could not be loaded: {held.error.message}",
-                model=model,
-                version=number,
-                cause=held.error.message,
-            )
-        raise VersionNotReady(f"{version} is not ready on this worker", model=model, version=number)
+        cause = "" if held is None or held.error is None else f": {held.error.message}"
+        raise VersionNotReady(f"{version} is not ready on this worker{cause}", model=model, version=number)
 
     def ready(self) -> dict[str, Executor]:
         """Executors of all ready versions, by name."""

@@ -150,7 +150,7 @@ async def test_a_version_that_fails_to_load_says_why_everywhere(registry: FakeRe
         assert reported.versions[0].error.message == failed.error.message
 
         [answer] = await gateway.call(envelope(1, V1, tensor("x", rows(1))))
-        with pytest.raises((errors.VersionLoadFailed, errors.VersionNotReady)):
+        with pytest.raises(errors.VersionNotReady, match=FILE):
             values_of(answer)
         await registry.reported(lambda one: one.versions[0].failed_attempts >= 2)
 
