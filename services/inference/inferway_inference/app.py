@@ -56,7 +56,9 @@ async def running(settings: InferenceSettings, process: Process) -> AsyncIterato
 
 def _lifecycle(settings: InferenceSettings, process: Process, store: ArtifactStore) -> Lifecycle:
     limits = QueueLimits(max_items=settings.max_queue_requests, max_bytes=settings.max_queue_bytes)
-    scheduler = SchedulerOptions(settings.max_batch_rows, settings.max_compute_seconds, limits)
+    scheduler = SchedulerOptions(
+        max_batch_rows=settings.max_batch_rows, max_compute_seconds=settings.max_compute_seconds, limits=limits
+    )
     loader = Loader(store, LoaderOptions(scheduler, settings.threads, settings.load_timeout_seconds, settings.runtimes))
     policy = PolicyOptions(settings.max_parallel_loads, settings.max_loaded_versions, settings.unload_delay_seconds)
     options = LifecycleOptions(policy, max_answer_bytes=settings.max_message_bytes - _MESSAGE_OVERHEAD_BYTES)

@@ -115,10 +115,6 @@ class Lifecycle:
         """Begins to act."""
         self._task = asyncio.create_task(self._reconcile_forever(), name="lifecycle")
 
-    async def drain(self) -> None:
-        """Returns when every request that the worker holds is answered."""
-        await asyncio.gather(*(executor.drain() for executor in self.ready().values()))
-
     async def stop(self) -> None:
         """Ends every runner; requests still held are answered with an error."""
         tasks = [self._task, *(held.task for held in self._versions.values())]
@@ -225,7 +221,9 @@ class Lifecycle:
             held.strikes = 0
         if held.state is LoadState.READY:
             self._fail(held, error)
-        held.task = held.task if held.state is LoadState.DRAINING else asyncio.create_task(self._end(held))
+            held.task = asyncio.create_task(self._end(held), name=f"end {held.spec.name}")
+        elif held.executor is not None:
+            held.executor.close()
 
     def _fail(self, held: _Version, error: InferwayError) -> None:
         held.error = error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inferway.errors import CorruptArtifact, VersionLoadFailed
@@ -76,7 +76,7 @@ class Loader:
     ) -> Loaded:
         options = self._options.scheduler
         rows = spec.max_batch_rows or options.max_batch_rows
-        scheduler = Scheduler(SchedulerOptions(rows, options.max_compute_seconds, options.limits))
+        scheduler = Scheduler(replace(options, max_batch_rows=rows))
         runtime = self._options.runtimes.get(spec.runtime, spec.runtime)
         found = await runner.load(LoadOrder(runtime, path, self._options.threads, gently))
         advance(LoadState.WARMING)

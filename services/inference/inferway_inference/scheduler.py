@@ -31,6 +31,8 @@ class SchedulerOptions:
     """Bounds of one version's scheduler."""
 
     max_batch_rows: int = 64
+    max_batch_bytes: int = 64 * 1024 * 1024
+    """Of inputs: the rows of a few requests can be large."""
     max_compute_seconds: float = 60.0
     """A runner that takes longer for a batch hangs, as far as anybody can tell."""
     limits: QueueLimits = field(default_factory=QueueLimits)
@@ -146,15 +148,16 @@ class Scheduler:
         return self._fill(first.payload, lane)
 
     def _fill(self, first: Request, lane: RequestQueue[Request]) -> Batch:
-        requests, room = [first], self.options.max_batch_rows - first.rows
+        requests = [first]
+        rows, room = self.options.max_batch_rows - first.rows, self.options.max_batch_bytes - first.byte_count
         head = lane.peek()
-        while head is not None and head.rows <= room:
+        while head is not None and head.rows <= rows and head.byte_count <= room:
             lane.take()
             self._left(head.payload)
             requests.append(head.payload)
-            room -= head.rows
+            rows, room = rows - head.rows, room - head.byte_count
             head = lane.peek()
-        full = head is not None or room <= 0
+        full = head is not None or rows <= 0
         return Batch(requests, DispatchReason.FULL if full else DispatchReason.IDLE)
 
     def _expire(self, now: float) -> list[Request]:

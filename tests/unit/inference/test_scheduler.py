@@ -19,7 +19,9 @@ from tests.unit.inference.requests import SINGLE, admitted
 
 def scheduler(max_batch_rows: int = 8, **limits: int) -> Scheduler:
     """One with small bounds."""
-    return Scheduler(SchedulerOptions(max_batch_rows, max_compute_seconds=5.0, limits=QueueLimits(**limits)))
+    return Scheduler(
+        SchedulerOptions(max_batch_rows, max_batch_bytes=100, max_compute_seconds=5.0, limits=QueueLimits(**limits))
+    )
 
 
 def ids(batch: Batch) -> list[int]:
@@ -70,6 +72,15 @@ def test_a_batch_has_at_most_so_many_rows_and_says_when_it_was_full():
     [batch] = own.decide(0.0).batches
 
     assert (batch.rows, batch.reason) == (3, DispatchReason.FULL)
+
+
+def test_a_batch_has_at_most_so_many_bytes():
+    """Sixty-four rows of video would not fit into memory."""
+    own = scheduler()
+    for number in range(3):
+        own.offer(admitted(number, byte_count=40))
+
+    assert ids(own.decide(0.0).batches[0]) == [0, 1]
 
 
 def test_a_request_larger_than_a_batch_runs_alone():
