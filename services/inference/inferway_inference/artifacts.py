@@ -72,15 +72,14 @@ class ArtifactStore:
     async def _download(self, version: str, artifact: Artifact, path: Path) -> None:
         async with self._slots:
             digest, done = await asyncio.to_thread(_resume, path, artifact.size_bytes)
-            with await asyncio.to_thread(path.open, "ab") as file:
-                if done < artifact.size_bytes:
-                    async for chunk in self._source.read(version, artifact.path, done, artifact.size_bytes):
-                        await asyncio.to_thread(_append, file.fileno(), chunk, digest)
-                        done += len(chunk)
-                await asyncio.to_thread(os.fsync, file.fileno())
+            if done < artifact.size_bytes:
+                async for chunk in self._source.read(version, artifact.path, done, artifact.size_bytes):
+                    await asyncio.to_thread(_append, path, chunk, digest)
+                    done += len(chunk)
             if done != artifact.size_bytes or digest.hexdigest() != artifact.sha256:
                 await asyncio.to_thread(path.unlink)
                 raise _mismatch(artifact, digest.hexdigest())
+            await asyncio.to_thread(_sync, path)
 
 
 def check_manifest(manifest: Manifest) -> None:
@@ -112,23 +111,23 @@ def _hash(path: Path) -> str:
 
 
 def _resume(path: Path, size_bytes: int) -> tuple[hashlib._Hash, int]:
-    """Hash and length of what is there; nothing is there if it is longer than it should be."""
+    """Hash and length of what is there; it begins anew if it is longer than it should be."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    digest, done = hashlib.sha256(), path.stat().st_size if path.exists() else 0
-    if done > size_bytes:
-        path.unlink()
-        return digest, 0
-    if done:
-        with path.open("rb") as file:
-            while chunk := file.read(_READ_BYTES):
-                digest.update(chunk)
+    digest, done = hashlib.sha256(), 0
+    with path.open("a+b") as file:
+        if file.tell() > size_bytes:
+            file.truncate(0)
+        file.seek(0)
+        while chunk := file.read(_READ_BYTES):
+            digest.update(chunk)
+            done += len(chunk)
     return digest, done
 
 
-def _append(descriptor: int, chunk: bytes, digest: hashlib._Hash) -> None:
-    view = memoryview(chunk)
-    while view:
-        view = view[os.write(descriptor, view) :]
+def _append(path: Path, chunk: bytes, digest: hashlib._Hash) -> None:
+    """Opens the file each time: a download that is cancelled then leaves none open."""
+    with path.open("ab") as file:
+        file.write(chunk)
     digest.update(chunk)
 
 
@@ -139,8 +138,8 @@ def _complete(partial: Path, final: Path) -> None:
     _sync(final.parent)
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -14,6 +14,8 @@ from inferway import errors
 from inferway.status import from_status
 from inferway.type.v1.tensor_pb2 import Tensor
 from inferway.worker.v1 import worker_service_pb2 as pb
+from inferway.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
+from inferway_chassis.channel import open_channel
 from inferway_chassis.server import Server
 from tests.integration.inference.conftest import Worker, fake_model, runners
 from tests.integration.inference.fake_registry import FakeRegistry, model_version
@@ -171,11 +173,11 @@ async def test_a_second_envelope_of_the_same_id_ends_the_link(gateway: GatewaySi
 )
 async def test_a_link_begins_with_a_hello_that_is_understood(server: Server, first: pb.LinkRequest, code: StatusCode):
     """Versions of the protocol are negotiated here or never."""
-    gateway = GatewaySide(f"127.0.0.1:{server.port}")
-    call: Any = gateway.stub.Link()
-    await call.write(first)
-    with pytest.raises(aio.AioRpcError) as caught:
-        await call.read()
+    async with open_channel(f"127.0.0.1:{server.port}") as channel:
+        call: Any = WorkerServiceStub(channel).Link()
+        await call.write(first)
+        with pytest.raises(aio.AioRpcError) as caught:
+            await call.read()
 
     assert caught.value.code() is code
 
