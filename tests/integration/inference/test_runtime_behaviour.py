@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from inferway.datatypes import ITEM_BYTES, Datatype
@@ -202,3 +204,22 @@ async def test_a_killed_runner_fails_every_call_it_held(runner: RunnerProcess, r
     assert [isinstance(one.error, RunnerCrashed) or one.error is None for one in outcomes] == [True]
     with pytest.raises(RunnerCrashed):
         runner.call(0, synthetic_inputs(signature, 1, 1), (0,), outcomes.append)
+
+
+async def test_a_stopped_runner_leaves_no_descriptor_and_no_process(fake_models: Path):
+    """A worker loads and unloads for months; shared memory and sockets must go with their runner."""
+
+    def open_descriptors() -> int:
+        return len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - read by the test alone
+
+    warm = await RunnerProcess.start("warm")
+    await warm.stop()
+    before = open_descriptors()
+    for by_force in (True, False):
+        runner = await RunnerProcess.start("test")
+        signature = await load(runner, ("fake", fake_models), "affine")
+        await call(runner, synthetic_inputs(signature, 50_000, seed=1))
+        await runner.stop(by_force=by_force)
+        assert not psutil.pid_exists(runner.pid)
+
+    assert open_descriptors() == before
