@@ -80,22 +80,15 @@ class RunnerProcess(asyncio.Protocol):
         """Starts the process; it imports nothing heavy before it is told what to load. Raises OSError."""
         runner = cls(name)
         ours, theirs = socket.socketpair()
-        with theirs:
-            inputs, outputs = ([arena.descriptor for arena in arenas] for arenas in (runner._inputs, runner._outputs))
-            arguments = [
-                "--socket",
-                theirs.fileno(),
-                "--parent",
-                os.getpid(),
-                "--inputs",
-                *inputs,
-                "--outputs",
-                *outputs,
-            ]
-            command = ["-m", "inferway_inference.runner", *map(str, arguments)]
-            runner._child = await Child.start(command, (theirs.fileno(), *inputs, *outputs))
-        ours.setblocking(False)
-        await asyncio.get_running_loop().create_unix_connection(lambda: runner, sock=ours)
+        try:
+            with theirs:
+                runner._child = await Child.start(*runner._command(theirs))
+            ours.setblocking(False)
+            await asyncio.get_running_loop().create_unix_connection(lambda: runner, sock=ours)
+        except BaseException:
+            ours.close()
+            runner._close_arenas()
+            raise
         return runner
 
     @property
@@ -178,9 +171,19 @@ class RunnerProcess(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Of the control socket: the process has ended, or is being stopped."""
         del error
+        self._close_arenas()
+        self._ending = asyncio.create_task(self._report_end(), name=f"end of {self.name}")
+
+    def _command(self, control: socket.socket) -> tuple[list[str], list[int]]:
+        """Arguments of the process, and the descriptors that it inherits."""
+        inputs, outputs = ([arena.descriptor for arena in arenas] for arenas in (self._inputs, self._outputs))
+        arguments = ["-m", "inferway_inference.runner", "--socket", str(control.fileno()), "--parent", str(os.getpid())]
+        arguments += ["--inputs", *map(str, inputs), "--outputs", *map(str, outputs)]
+        return arguments, [control.fileno(), *inputs, *outputs]
+
+    def _close_arenas(self) -> None:
         for arena in (*self._inputs, *self._outputs):
             arena.close()
-        self._ending = asyncio.create_task(self._report_end(), name=f"end of {self.name}")
 
     def _failed(self, body: memoryview) -> None:
         call, error = wire.unpack_failure(body)
