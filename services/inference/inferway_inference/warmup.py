@@ -3,6 +3,7 @@
 That takes the cost of first calls away from callers, gives the speed model its first samples, and tests what batching
 rests on: rows computed together must equal the same rows computed alone. A signature that fails the test is called
 one request at a time. A model that refuses synthetic inputs is not at fault; its first caller pays for the warm-up.
+One that lacks what it needs whatever the inputs, as variables without values, does not become ready.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inferway.datatypes import ITEM_BYTES, Datatype
-from inferway.errors import ModelFailed
+from inferway.errors import ModelFailed, VersionLoadFailed
 from inferway_inference.runner.process import Outcome, RunnerProcess
+from inferway_inference.runtimes.base import EXPORT_ADVICE, is_version_at_fault
 from inferway_inference.signatures import Signature, TensorSpec
 from inferway_inference.speed import SpeedModel
 from inferway_inference.tensors import Array
@@ -67,7 +69,10 @@ class _Caller:
 async def warm_up(
     runner: RunnerProcess, position: int, signature: Signature, max_batch_rows: int, speed: SpeedModel
 ) -> Signature:
-    """Returns the signature, unbatchable if the model mixes rows. Raises RunnerCrashed if the runner ends."""
+    """Returns the signature, unbatchable if the model mixes rows.
+
+    Raises VersionLoadFailed if the version cannot compute it at all, and RunnerCrashed if the runner ends.
+    """
     call = _Caller(runner, position, signature, speed)
     try:
         if not signature.batchable:
@@ -77,6 +82,9 @@ async def warm_up(
             return signature
         return await _warm_up_batches(call, signature, max_batch_rows)
     except ModelFailed as error:
+        if is_version_at_fault(error):
+            message = f"signature {signature.name!r} cannot be computed: {error.message}; {EXPORT_ADVICE}"
+            raise VersionLoadFailed(message, cause=error.message) from error
         _LOG.info("a model refuses synthetic inputs", extra={"signature": signature.name, "cause": error.message})
         return signature
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -37,6 +39,16 @@ def fake_model(operation: str = "affine", width: int = 4, **parameters: Any) -> 
 def runners() -> list[psutil.Process]:
     """Runner processes of this process."""
     return [child for child in psutil.Process().children() if "inferway_inference.runner" in child.cmdline()]
+
+
+@pytest.fixture(scope="session")
+def tensorflow_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made by a process of its own: this one must not import TensorFlow."""
+    directory = tmp_path_factory.mktemp("tensorflow")
+    command = [sys.executable, "-m", "tests.integration.inference.make_savedmodels", str(directory)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return directory
 
 
 @pytest.fixture

@@ -1,6 +1,10 @@
 """Makes SavedModels for the runtime tests: `python -m tests.integration.inference.make_savedmodels DIRECTORY`.
 
-Each equals a fake model in `test_runtime_behaviour.py`, so that both runtimes can be asked the same questions.
+Those three equal fake models in `test_runtime_behaviour.py`, so that both runtimes can be asked the same questions:
+affine, total, identity. The others are what only TensorFlow has:
+
+    compiled  a Keras model with an optimizer, saved by tf.saved_model.save, and its answer in expected.npy
+    hollow    it reads a variable that nothing ever sets
 """
 
 from __future__ import annotations
@@ -9,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 import tensorflow as tf
 
 from inferway.datatypes import Datatype
@@ -48,6 +54,22 @@ def total(x: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"y": tf.reduce_sum(x)}
 
 
+def hollow(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The input and a value that is not there."""
+    variable = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[], shared_name="never-set")
+    return {"y": x + tf.raw_ops.ReadVariableOp(resource=variable, dtype=tf.float32)}
+
+
+def save_compiled(path: Path) -> None:
+    """Saves it with its optimizer; every variable is in the file twice."""
+    layers = [keras.Input((4,)), keras.layers.Dense(3, "relu"), keras.layers.BatchNormalization()]
+    model = keras.Sequential([*layers, keras.layers.Dense(2)])
+    model.compile("adam", "mse")
+    model.optimizer.build(model.trainable_variables)
+    tf.saved_model.save(model, str(path))
+    np.save(path.parent / "expected.npy", model(np.ones((1, 4), "f4")).numpy())
+
+
 def save(function: Any, path: Path, **specs: tf.TensorSpec) -> None:
     """Exports `function` as `serving_default`, with a variable, as real models have them."""
     module = tf.Module()
@@ -61,6 +83,8 @@ def main(directory: Path) -> None:
     floats = tf.TensorSpec([None, 4], tf.float32, "x")
     save(affine, directory / "affine", x=floats)
     save(total, directory / "total", x=floats)
+    save(hollow, directory / "hollow", x=floats)
+    save_compiled(directory / "compiled")
     specs = {kind.name.lower(): tf.TensorSpec([None, 2], own, kind.name.lower()) for kind, own in TYPES.items()}
     save(identity, directory / "identity", **specs)
 

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -42,16 +41,6 @@ def fake_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, content in models.items():
         (directory / name).mkdir()
         (directory / name / FILE).write_bytes(content)
-    return directory
-
-
-@pytest.fixture(scope="session")
-def tensorflow_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made by a process of its own: this one must not import TensorFlow."""
-    directory = tmp_path_factory.mktemp("tensorflow")
-    command = [sys.executable, "-m", "tests.integration.inference.make_savedmodels", str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
     return directory
 
 
@@ -181,6 +170,17 @@ async def test_damaged_variables_fail_the_load_and_are_named(
         await load(runner, ("tensorflow", tmp_path), "copy")
 
     assert caught.value.metadata == {"path": "variables/"}
+
+
+@pytest.mark.tensorflow
+async def test_a_compiled_keras_model_computes_with_its_own_weights(runner: RunnerProcess, tensorflow_models: Path):
+    """Its file has every variable twice; the plain loader fills those that nobody reads."""
+    signature = await load(runner, ("tensorflow", tensorflow_models), "compiled")
+    [output] = await call(runner, [floats(1, 1, 1, 1, 1, 1, 1, 1)])
+
+    assert signature.batchable
+    expected = np.load(tensorflow_models / "expected.npy")
+    assert np.allclose(np.frombuffer(output, "f4").reshape(2, 2), np.vstack([expected, expected]), atol=1e-6)
 
 
 async def test_an_unknown_runtime_is_refused(runner: RunnerProcess, tmp_path: Path):

@@ -92,3 +92,15 @@ async def test_a_corrupt_saved_model_fails_with_its_file_named(
         failed = await gateway.ready(TINY, pb.LOAD_STATE_FAILED)
 
     assert failed.error.message == "saved_model.pb cannot be parsed as a SavedModel"
+
+
+async def test_a_version_whose_variables_have_no_values_never_becomes_ready(
+    registry: FakeRegistry, worker: Worker, tensorflow_models: Path
+):
+    """Ready and failing every call is the worst of both; its publisher reads what to do instead."""
+    await publish(registry, TINY, tensorflow_models / "hollow")
+    async with worker(runtimes={}) as server, GatewaySide(f"127.0.0.1:{server.port}") as gateway:
+        failed = await gateway.ready(TINY, pb.LOAD_STATE_FAILED)
+
+    assert "Could not find variable never-set" in failed.error.message
+    assert failed.error.message.endswith("export it with model.export(path)")

@@ -8,7 +8,10 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
+from inferway.errors import ModelFailed
 from inferway_inference.signatures import Signature
+
+EXPORT_ADVICE = "export it with model.export(path)"
 
 
 class Runtime(Protocol):
@@ -24,7 +27,7 @@ class Runtime(Protocol):
     4. Inputs are read-only and may be overwritten after `call` returned: what is kept must be copied. Outputs must
        stay as they are until the next `call`.
     5. `call` raises ModelFailed, with a `cause` that a caller may see, if the model refuses the input, and can be
-       called again after that.
+       called again after that; `version_at_fault`, if no input can help.
     6. Rows are independent unless the model makes them depend on one another; a runtime never does.
     """
 
@@ -35,3 +38,13 @@ class Runtime(Protocol):
         self, signature: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
     ) -> Mapping[str, NDArray[Any]]:
         """Computes."""
+
+
+def version_at_fault(cause: str) -> ModelFailed:
+    """The error of a call that no input can help: the version lacks something of its own."""
+    return ModelFailed(f"the model lacks what it needs: {cause}", cause=cause, fault="version")
+
+
+def is_version_at_fault(error: ModelFailed) -> bool:
+    """Whether the error was made by `version_at_fault`."""
+    return error.metadata.get("fault") == "version"

@@ -5,6 +5,10 @@ that way and 0.46 ms as a concrete function. The TF1 loader reads what TF2 and K
 initialisers and needs no Python objects of the model. So a few modules of TensorFlow are enough, and they are
 imported without the package's own `__init__`, which loads Keras and everything for training: 1.0 s instead of 3.7 s
 of processor time for each load, and 200 MB less in each process (docs/adr/0004-inference-worker.md).
+
+What `tf.saved_model.save` writes of a compiled Keras 3 model has its variables twice, and the TF1 loader fills those
+that the signatures do not read. That is noticed after loading, and only such a version is loaded once more, by its
+object graph: into a session too, so that it is called the same way.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,6 +27,7 @@ from numpy.typing import NDArray
 
 from inferway.datatypes import Datatype
 from inferway.errors import CorruptArtifact, ModelFailed, VersionLoadFailed
+from inferway_inference.runtimes.base import EXPORT_ADVICE, version_at_fault
 from inferway_inference.signatures import Signature, TensorSpec
 
 
@@ -43,6 +48,7 @@ from tensorflow.core.protobuf import config_pb2  # noqa: E402 - after the packag
 from tensorflow.python.client import session as sessions  # noqa: E402
 from tensorflow.python.framework import dtypes, ops  # noqa: E402
 from tensorflow.python.framework import errors_impl as errors  # noqa: E402
+from tensorflow.python.ops import gen_resource_variable_ops  # noqa: E402
 from tensorflow.python.saved_model import loader_impl  # noqa: E402
 
 _TAG = "serve"
@@ -66,6 +72,11 @@ _DATATYPES: dict[Any, Datatype] = {
     dtypes.string: Datatype.BYTES,
     dtypes.bfloat16: Datatype.BF16,
 }
+_DTYPES = {datatype: dtype for dtype, datatype in _DATATYPES.items()}
+
+
+_Ends = tuple[list[Any], list[Any]]
+"""Where a signature is fed and fetched: tensors of the graph, in the order of its inputs and outputs."""
 
 
 class TensorFlowRuntime:
@@ -74,24 +85,26 @@ class TensorFlowRuntime:
     def __init__(self) -> None:
         """Nothing is loaded."""
         self._calls: dict[str, tuple[list[str], list[str], Callable[..., Sequence[Any]]]] = {}
+        self._objects: Any = None
+        """Tables live as long as the object that was loaded."""
 
     def load(self, path: Path, threads: int) -> tuple[Signature, ...]:
         """As the interface says."""
-        config = config_pb2.ConfigProto(
-            inter_op_parallelism_threads=-1, intra_op_parallelism_threads=threads, allow_soft_placement=True
-        )
-        config.gpu_options.allow_growth = True
-        session = sessions.Session(graph=ops.Graph(), config=config)
+        session = _open_session(threads)
         meta_graph = _restore(session, path)
-        signatures = {}
-        for name, definition in meta_graph.signature_def.items():
-            signature = None if name == _INITIALISER else _signature(name, definition)
-            if signature is not None:
-                signatures[name] = signature
-                self._calls[name] = _callable(session, signature, definition)
+        definitions = {name: one for name, one in meta_graph.signature_def.items() if name != _INITIALISER}
+        read = {name: _signature(name, definition) for name, definition in definitions.items()}
+        signatures = {name: signature for name, signature in sorted(read.items()) if signature is not None}
         if not signatures:
             raise VersionLoadFailed("the SavedModel has no signature that can be served", cause="no signature")
-        return tuple(signatures[name] for name in sorted(signatures))
+        ends = {name: _ends(session.graph, one, definitions[name]) for name, one in signatures.items()}
+        if meta_graph.HasField("object_graph_def") and _lacks_values(session, ends.values()):
+            session.close()
+            session = _open_session(threads)
+            self._objects, ends = _restore_objects(session, path, signatures.values())
+        for name, signature in signatures.items():
+            self._calls[name] = _callable(session, signature, ends[name])
+        return tuple(signatures.values())
 
     def call(
         self, signature: str, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]
@@ -102,6 +115,8 @@ class TensorFlowRuntime:
             results = compute(*(inputs[name] for name in input_names))
         except errors.OpError as error:
             cause = _cause(error)
+            if _lacks_resource(error):
+                raise version_at_fault(cause) from error
             raise ModelFailed(f"the model refused the input: {cause}", cause=cause) from error
         named = zip(output_names, results, strict=True)
         return {name: np.asarray(values) for name, values in named if name in outputs}
@@ -110,6 +125,14 @@ class TensorFlowRuntime:
 def open_runtime() -> TensorFlowRuntime:
     """A new, empty runtime."""
     return TensorFlowRuntime()
+
+
+def _open_session(threads: int) -> Any:
+    config = config_pb2.ConfigProto(
+        inter_op_parallelism_threads=-1, intra_op_parallelism_threads=threads, allow_soft_placement=True
+    )
+    config.gpu_options.allow_growth = True
+    return sessions.Session(graph=ops.Graph(), config=config)
 
 
 def _restore(session: Any, path: Path) -> Any:
@@ -134,6 +157,53 @@ def _restore(session: Any, path: Path) -> Any:
         raise VersionLoadFailed(f"TensorFlow cannot load the SavedModel: {cause}", cause=cause) from error
 
 
+def _restore_objects(session: Any, path: Path, signatures: Iterable[Signature]) -> tuple[Any, dict[str, _Ends]]:
+    """Loads the object graph, with every variable as the objects hold it; returns what keeps it, and the ends."""
+    from tensorflow.python.ops import array_ops, lookup_ops, variables  # noqa: PLC0415 - 0.4 s that few versions need
+    from tensorflow.python.saved_model import load  # noqa: PLC0415
+
+    def call(signature: Signature) -> _Ends:
+        feeds = {spec.name: array_ops.placeholder(_DTYPES[spec.datatype], _tf_shape(spec)) for spec in signature.inputs}
+        fetches = objects.signatures[signature.name](**feeds)
+        return list(feeds.values()), [fetches[spec.name] for spec in signature.outputs]
+
+    try:
+        with session.graph.as_default():
+            objects = load.load(str(path), tags=[_TAG])
+            ends = {signature.name: call(signature) for signature in signatures}
+            session.run([variables.global_variables_initializer(), lookup_ops.tables_initializer()])
+    except Exception as error:
+        raise _without_values(_cause(error)) from error
+    if _lacks_values(session, ends.values()):
+        raise _without_values("they are not in the checkpoint")
+    return objects, ends
+
+
+def _without_values(cause: str) -> VersionLoadFailed:
+    return VersionLoadFailed(
+        f"variables that the signatures read get no values from the SavedModel ({cause}); {EXPORT_ADVICE}", cause=cause
+    )
+
+
+def _lacks_values(session: Any, ends: Iterable[_Ends]) -> bool:
+    """Whether any signature reads a variable that has no value."""
+    handles = _variables_behind(fetch for _, fetches in ends for fetch in fetches)
+    with session.graph.as_default():
+        checks = [gen_resource_variable_ops.var_is_initialized_op(handle) for handle in handles]
+    return not all(session.run(checks))
+
+
+def _variables_behind(fetches: Iterable[Any]) -> list[Any]:
+    """Handles of all variables that are needed to compute `fetches`."""
+    waiting, seen = [tensor.op for tensor in fetches], set[Any]()
+    while waiting:
+        operation = waiting.pop()
+        if operation not in seen:
+            seen.add(operation)
+            waiting += [*(tensor.op for tensor in operation.inputs), *operation.control_inputs]
+    return [operation.outputs[0] for operation in seen if operation.type == "VarHandleOp"]
+
+
 def _signature(name: str, definition: Any) -> Signature | None:
     """None if a tensor is not dense or of a type that the protocol does not have: such signatures are not served."""
     inputs = [_spec(tensor, info) for tensor, info in definition.inputs.items()]
@@ -152,16 +222,29 @@ def _spec(name: str, info: Any) -> TensorSpec | None:
     return TensorSpec(name, datatype, shape)
 
 
+def _tf_shape(spec: TensorSpec) -> list[int | None] | None:
+    return None if spec.shape is None else [None if size < 0 else size for size in spec.shape]
+
+
+def _ends(graph: Any, signature: Signature, definition: Any) -> _Ends:
+    def tensors(specs: Iterable[TensorSpec], infos: Any) -> list[Any]:
+        return [graph.as_graph_element(infos[spec.name].name) for spec in specs]
+
+    return tensors(signature.inputs, definition.inputs), tensors(signature.outputs, definition.outputs)
+
+
 def _callable(
-    session: Any, signature: Signature, definition: Any
+    session: Any, signature: Signature, ends: _Ends
 ) -> tuple[list[str], list[str], Callable[..., Sequence[Any]]]:
-    inputs = [spec.name for spec in signature.inputs]
-    outputs = [spec.name for spec in signature.outputs]
-    compute = session.make_callable(
-        [definition.outputs[name].name for name in outputs],
-        feed_list=[definition.inputs[name].name for name in inputs],
-    )
-    return inputs, outputs, compute
+    feeds, fetches = ends
+    compute = session.make_callable(fetches, feed_list=feeds)
+    return [spec.name for spec in signature.inputs], [spec.name for spec in signature.outputs], compute
+
+
+def _lacks_resource(error: Any) -> bool:
+    """Whether a variable or table of the graph has no content; a file that an input names is another matter."""
+    missing = isinstance(error, errors.NotFoundError) and "does not exist" in error.message
+    return missing or isinstance(error, errors.FailedPreconditionError)
 
 
 def _cause(error: Exception) -> str:
