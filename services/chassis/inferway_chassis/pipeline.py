@@ -13,17 +13,17 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Any, Self
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
 from opentelemetry import trace
-from prometheus_client import Counter, Gauge, Histogram
 
 from inferway.errors import Cancelled, InferwayError, Internal, MalformedMessage
 from inferway.status import to_status
+from inferway_chassis.rpc_metrics import RpcCounts, RpcMetrics
 from inferway_chassis.telemetry import LATENCY_BUCKETS_SECONDS, Telemetry, extract
 
 _LOG = logging.getLogger(__name__)
@@ -55,18 +55,8 @@ class Pipeline:
     def __init__(self, telemetry: Telemetry) -> None:
         """Registers the metrics of all rpcs."""
         self._telemetry = telemetry
-        registry = telemetry.registry
-        self._requests = Counter(
-            "inferway_rpc_requests", "Rpcs ended, by status code.", ["service", "method", "code"], registry=registry
-        )
-        self._seconds = Histogram(
-            "inferway_rpc_duration_seconds",
-            "From receipt of an rpc to its end.",
-            ["service", "method"],
-            buckets=LATENCY_BUCKETS_SECONDS,
-            registry=registry,
-        )
-        self._active = Gauge("inferway_rpc_active", "Rpcs in progress.", ["service", "method"], registry=registry)
+        self._metrics = RpcMetrics(LATENCY_BUCKETS_SECONDS)
+        telemetry.registry.register(self._metrics)
 
     def unary_response(
         self, service: str, method: str, behaviour: Servicer, parse: Parse, *, streams: bool
@@ -109,73 +99,78 @@ class Pipeline:
         return handle
 
     def _observer(self, service: str, method: str) -> Callable[[Context], _Observed]:
-        active = self._active.labels(service, method)
-        seconds = self._seconds.labels(service, method)
-        counters = {name: self._requests.labels(service, method, name) for name in _CODES}
-        tracer, should_trace = self._telemetry.tracer, self._telemetry.should_trace
-        name = f"{service.rpartition('.')[2]}/{method}"
+        counts = self._metrics.of(service, method)
+        start_span = _span_starter(self._telemetry, service, method)
+        return lambda context: _Observed(counts, start_span(context))
 
-        def span(context: Context) -> AbstractContextManager[Any]:
-            traceparent = tracestate = None
-            for key, value in context.invocation_metadata() or ():
-                if key == "traceparent":
-                    traceparent = str(value)
-                elif key == "tracestate":
-                    tracestate = str(value)
-            if not should_trace(traceparent):
-                return nullcontext()
-            parent = extract(traceparent, tracestate or "") if traceparent else None
-            return tracer.start_as_current_span(
-                name,
-                context=parent,
-                kind=trace.SpanKind.SERVER,
-                attributes={"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
-                record_exception=False,
-                set_status_on_exception=False,
-            )
 
-        return lambda context: _Observed(span(context), active, seconds, counters)
+def _span_starter(
+    telemetry: Telemetry, service: str, method: str
+) -> Callable[[Context], AbstractContextManager[Any] | None]:
+    """Returns what makes the span of one rpc, or None for an rpc that is not traced."""
+    tracer, should_trace = telemetry.tracer, telemetry.should_trace
+    name = f"{service.rpartition('.')[2]}/{method}"
+    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
+
+    def start(context: Context) -> AbstractContextManager[Any] | None:
+        traceparent = tracestate = None
+        for key, value in context.invocation_metadata() or ():
+            if key == "traceparent":
+                traceparent = str(value)
+            elif key == "tracestate":
+                tracestate = str(value)
+        if not should_trace(traceparent):
+            return None
+        return tracer.start_as_current_span(
+            name,
+            context=extract(traceparent, tracestate or "") if traceparent else None,
+            kind=trace.SpanKind.SERVER,
+            attributes=attributes,
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+
+    return start
 
 
 class _Observed:
     """One rpc under observation: counts it and closes its span, however it ends."""
 
-    __slots__ = ("_active", "_code", "_counters", "_seconds", "_span", "_started")
+    __slots__ = ("_code", "_counts", "_span", "_started")
 
-    def __init__(
-        self, span: AbstractContextManager[Any], active: Gauge, seconds: Histogram, counters: dict[str, Counter]
-    ) -> None:
-        self._span, self._active, self._seconds, self._counters = span, active, seconds, counters
-        self._code = "OK"
+    def __init__(self, counts: RpcCounts, span: AbstractContextManager[Any] | None) -> None:
+        self._counts, self._span, self._code = counts, span, "OK"
 
     def __enter__(self) -> Self:
         self._started = time.perf_counter()
-        self._active.inc()
-        self._span.__enter__()
+        self._counts.active += 1
+        if self._span is not None:
+            self._span.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, stack: object) -> None:
-        if self._code == "OK" and kind is not None and issubclass(kind, asyncio.CancelledError | GeneratorExit):
+        if kind is not None and issubclass(kind, asyncio.CancelledError | GeneratorExit):
             self._code = Cancelled.code
-        if self._code != "OK":
-            span = trace.get_current_span()
-            span.set_attribute("rpc.grpc.status_code", self._code)
-            span.set_status(trace.StatusCode.ERROR, self._code)
-        self._span.__exit__(None, None, None)
-        self._active.dec()
-        self._counters[self._code].inc()
-        self._seconds.observe(time.perf_counter() - self._started)
+        if self._span is not None:
+            self._close(self._span)
+        self._counts.ended(self._code, time.perf_counter() - self._started)
 
     def failed(self, error: Exception) -> InferwayError:
         """Notes the failure and returns what the caller may know of it."""
         if not isinstance(error, InferwayError):
-            if isinstance(error, aio.AbortError):
-                raise error
             _LOG.error("unexpected error in an rpc", exc_info=error)
             error = Internal("internal error; the server's log has the cause under this trace id")
-        trace.get_current_span().set_attribute("inferway.error_reason", error.reason)
+        if self._span is not None:
+            trace.get_current_span().set_attribute("inferway.error_reason", error.reason)
         self._code = error.code
         return error
+
+    def _close(self, manager: AbstractContextManager[Any]) -> None:
+        if self._code != "OK":
+            span = trace.get_current_span()
+            span.set_attribute("rpc.grpc.status_code", self._code)
+            span.set_status(trace.StatusCode.ERROR, self._code)
+        manager.__exit__(None, None, None)
 
 
 def _parse_one(parse: Parse, data: bytes) -> Message:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from inferway.errors import (
     Cancelled,
@@ -23,7 +23,7 @@ from inferway.errors import (
 from inferway_chassis.clock import Clock
 from inferway_chassis.request_queue import Queued, QueueLimits, RequestQueue
 from inferway_gateway.envelope import Envelope, Prediction
-from inferway_gateway.lane import Flight, Lane
+from inferway_gateway.lane import FRAME_SECONDS, Flight, Lane
 from inferway_gateway.outcomes import ArmOutcomes, Outcomes
 from inferway_gateway.retry_budget import RetryBudget
 from inferway_gateway.routing import RoutingTable, Version
@@ -36,31 +36,36 @@ NOT_EXECUTED = frozenset({"VERSION_NOT_READY", "NO_WORKER", "DRAINING"})
 """The worker refused before it computed anything: repeating does no harm, whatever the model does."""
 
 
+T = TypeVar("T")
+
+
 class Loop(Protocol):
     """The part of an event loop that the dispatcher needs."""
 
     def create_future(self) -> asyncio.Future[Prediction]:
         """A future that callers wait on."""
 
-    def call_later(self, delay: float, callback: Callable[[Flight], object], flight: Flight) -> asyncio.TimerHandle:
+    def call_later(self, delay: float, callback: Callable[[T], object], argument: T) -> asyncio.TimerHandle:
         """Calls back after `delay` seconds."""
 
 
 class Pool:
     """One version: who waits for it, and the lanes that have it ready."""
 
-    __slots__ = ("lanes", "queue")
+    __slots__ = ("lanes", "queue", "timer")
 
     def __init__(self, limits: QueueLimits) -> None:
         """Nobody waits, nobody is ready."""
         self.queue: RequestQueue[Flight] = RequestQueue(limits)
         self.lanes: list[Lane] = []
+        self.timer: asyncio.TimerHandle | None = None
+        """Set while time alone will make room."""
 
-    def choose(self, flight: Flight) -> Lane | None:
+    def choose(self, flight: Flight, now: float) -> Lane | None:
         """The lane with room whose worker has the least to do, best one with an open frame; not who failed it last."""
         best, least = None, (True, 0, True, 0)
         for lane in self.lanes:
-            if lane.has_room(flight.envelope):
+            if lane.has_room(flight.envelope, now):
                 load = (lane.worker is flight.avoid, lane.worker.rows, not lane.is_forming, lane.rows)
                 if best is None or load < least:
                     best, least = lane, load
@@ -206,9 +211,10 @@ class Dispatcher:
 
     def _place(self, pool: Pool, flight: Flight) -> None:
         if not pool.queue.items:
-            lane = pool.choose(flight)
+            now = self._clock()
+            lane = pool.choose(flight, now)
             if lane is not None:
-                lane.bind(flight, self._clock())
+                lane.bind(flight, now)
                 return
         envelope = flight.envelope
         caller = envelope.caller
@@ -222,17 +228,28 @@ class Dispatcher:
             full.metadata |= {"model": envelope.version.model, "version": str(envelope.version.number)}
             raise
         flight.queued = queued
+        self._pump_later(pool, envelope.version.name)
 
     def _pump(self, pool: Pool) -> None:
         """Binds what waits, in order, for as long as there is room for the next one."""
+        now = self._clock()
         while (head := pool.queue.peek()) is not None:
             flight = head.payload
-            lane = pool.choose(flight)
+            lane = pool.choose(flight, now)
             if lane is None:
+                self._pump_later(pool, flight.envelope.version.name)
                 return
             pool.queue.take()
             flight.queued = None
-            lane.bind(flight, self._clock())
+            lane.bind(flight, now)
+
+    def _pump_later(self, pool: Pool, version: str) -> None:
+        if pool.timer is None and any(lane.is_paced(version) for lane in pool.lanes):
+            pool.timer = self._loop.call_later(FRAME_SECONDS, self._pump_now, pool)
+
+    def _pump_now(self, pool: Pool) -> None:
+        pool.timer = None
+        self._pump(pool)
 
     def _expire(self, flight: Flight) -> None:
         stage, held_by = ("worker", "a worker") if flight.lane is not None else ("queue", "the gateway's queue")

@@ -19,8 +19,11 @@ from inferway_gateway.envelope import Envelope, Prediction
 from inferway_gateway.workers import Worker
 
 MAX_UNANSWERED_FRAMES = 4
-"""Frames of one version that one link may have out. A message costs far more than an envelope in it, so what comes
-while these are out waits, unbound, and goes together. Counted per version: a slow model holds up nobody else."""
+"""Frames of one version that one link may have out. Counted per version: a slow model holds up nobody else."""
+FRAME_SECONDS = 0.002
+"""While a frame is unanswered, another one of its version is opened only so much later. A message costs far more than
+an envelope in it, so what comes meanwhile waits, unbound, and goes together. A model that is quicker than this answers
+first, and then there is nothing to wait for; of a slower one, a worker has the next frame before it is done."""
 MAX_LARGE_CALLS = 4
 """Envelopes that one worker gets outside its links at once; they take no credit, so something must bound them."""
 
@@ -98,6 +101,7 @@ class Lane:
         self._cancelled: list[int] = []
         self._forming: dict[str, FrameShare] = {}
         self._frames: dict[str, int] = {}
+        self._opened_at: dict[str, float] = {}
 
     def __len__(self) -> int:
         """Flights bound here."""
@@ -112,14 +116,18 @@ class Lane:
         """Adds to the credits of `version`."""
         self._credits[version] = self._credits.get(version, 0) + rows
 
-    def has_room(self, envelope: Envelope) -> bool:
-        """Whether `envelope` may be bound now."""
+    def has_room(self, envelope: Envelope, now: float) -> bool:
+        """Whether `envelope` may be bound at `now`."""
         if envelope.byte_count > self._max_envelope_bytes:
             return self.worker.large_calls < MAX_LARGE_CALLS
         version = envelope.version.name
         if self._credits.get(version, 0) <= 0:
             return False
-        return version in self._forming or self._frames.get(version, 0) < MAX_UNANSWERED_FRAMES
+        return version in self._forming or self._may_open_frame(version, now)
+
+    def is_paced(self, version: str) -> bool:
+        """Whether time alone will make room for `version`."""
+        return self._credits.get(version, 0) > 0 and 0 < self._frames.get(version, 0) < MAX_UNANSWERED_FRAMES
 
     def bind(self, flight: Flight, now: float) -> None:
         """Takes `flight`; `has_room` has said yes."""
@@ -134,7 +142,7 @@ class Lane:
             self._large[flight.ticket] = self._carrier.carry_large(flight)
             return
         self._credits[envelope.version.name] -= envelope.rows
-        self._join_frame(flight, envelope.version.name)
+        self._join_frame(flight, envelope.version.name, now)
         self._outbox.append(flight)
         self._carrier.wake()
 
@@ -192,11 +200,18 @@ class Lane:
             self._leave_frame(flight.frame, flight.envelope.version.name)
             flight.frame = None
 
-    def _join_frame(self, flight: Flight, version: str) -> None:
+    def _may_open_frame(self, version: str, now: float) -> bool:
+        unanswered = self._frames.get(version, 0)
+        if unanswered == 0:
+            return True
+        return unanswered < MAX_UNANSWERED_FRAMES and now - self._opened_at[version] >= FRAME_SECONDS
+
+    def _join_frame(self, flight: Flight, version: str, now: float) -> None:
         share = self._forming.get(version)
         if share is None:
             share = self._forming[version] = FrameShare()
             self._frames[version] = self._frames.get(version, 0) + 1
+            self._opened_at[version] = now
         share.left += 1
         flight.frame = share
 

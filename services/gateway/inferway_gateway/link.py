@@ -58,7 +58,7 @@ class LinkOptions:
     gateway: str
     """Names this process to workers."""
     max_message_bytes: int = 64 * 1024 * 1024
-    links_per_worker: int = 2
+    links_per_worker: int = 1
 
 
 class Link:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from inferway_chassis.rpc_metrics import buckets
 from inferway_gateway.dispatch import Dispatcher
-from inferway_gateway.outcomes import ArmOutcomes, Outcomes
+from inferway_gateway.outcomes import Outcomes
 
 _ARM = ("endpoint", "arm", "version")
 
@@ -42,7 +43,7 @@ class GatewayMetrics(Collector):
             for code, count in list(arm.by_code.items()):
                 requests.add_metric([*key, code], count)
             retries.add_metric(key, arm.retries)
-            seconds.add_metric(key, _buckets(arm), arm.latency_sum)
+            seconds.add_metric(key, buckets(arm.bounds, arm.latency_counts), arm.latency_sum)
         yield from (requests, retries, seconds)
 
     def _queues(self) -> Iterator[Metric]:
@@ -54,11 +55,3 @@ class GatewayMetrics(Collector):
             rows.add_metric([version], pool.queue.rows)
             lanes.add_metric([version], len(pool.lanes))
         yield from (waiting, rows, lanes)
-
-
-def _buckets(arm: ArmOutcomes) -> list[tuple[str, float]]:
-    total, buckets = 0, []
-    for bound, count in zip((*arm.bounds, float("inf")), arm.latency_counts, strict=True):
-        total += count
-        buckets.append(("+Inf" if bound == float("inf") else str(bound), float(total)))
-    return buckets

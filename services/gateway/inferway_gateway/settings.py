@@ -37,7 +37,7 @@ class GatewaySettings(ServiceSettings):
     """Rows that may wait for one version."""
     queue_max_bytes: Count = 512 * MIB
     """Bytes of inputs that may wait for one version."""
-    links_per_worker: Count = 2
+    links_per_worker: Count = 1
     """Connections to each worker; one carries some 4,000 messages a second."""
     max_streams: Count = 1024
     """StreamPredict calls open at once."""

@@ -36,7 +36,7 @@ async def test_a_request_in_flight_when_the_worker_dies_is_answered_by_another(b
     call = asyncio.ensure_future(bed.stub.Predict(predict_request(), timeout=10))
     await bed.worker.until(lambda w: len(w.received) == 1)
     await bed.publish(workers=[bed.worker, other], revision=2)
-    await other.until(lambda w: w.links == 2)
+    await other.until(lambda w: w.links == 1)
 
     await bed.worker.stop()
     response = await call
@@ -203,7 +203,7 @@ async def test_work_goes_to_the_worker_with_less_of_it(bed: Bed) -> None:
     other = FakeWorker("w1")
     await other.start()
     await bed.publish(workers=[bed.worker, other], revision=2)
-    await other.until(lambda w: w.links == 2)
+    await other.until(lambda w: w.links == 1)
     bed.worker.hold()
     other.hold()
     calls = [asyncio.ensure_future(bed.stub.Predict(predict_request(), timeout=5)) for _ in range(8)]

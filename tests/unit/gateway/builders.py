@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeVar
 
 from inferway.datatypes import Datatype
 from inferway_gateway.envelope import Caller, Envelope, Prediction
@@ -53,6 +54,9 @@ def envelope(
     )
 
 
+T = TypeVar("T")
+
+
 class FakeLoop:
     """Futures of the running loop, and timers that a test fires."""
 
@@ -63,9 +67,9 @@ class FakeLoop:
         """A real future."""
         return asyncio.get_running_loop().create_future()
 
-    def call_later(self, delay: float, callback: Callable[[Flight], object], flight: Flight) -> FakeTimer:
+    def call_later(self, delay: float, callback: Callable[[T], object], argument: T) -> FakeTimer:
         """Remembers the timer."""
-        timer = FakeTimer(delay, lambda: callback(flight))
+        timer = FakeTimer(delay, lambda: callback(argument))
         self.timers.append(timer)
         return timer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferway_gateway.lane import MAX_LARGE_CALLS, MAX_UNANSWERED_FRAMES, Flight
+from inferway_gateway.lane import FRAME_SECONDS, MAX_LARGE_CALLS, MAX_UNANSWERED_FRAMES, Flight
 from inferway_gateway.workers import Worker
 from tests.unit.gateway.builders import FakeCarrier, FakeLoop, envelope, lane, version
 
@@ -19,11 +19,11 @@ async def test_an_envelope_takes_as_many_credits_as_it_has_rows() -> None:
     one.grant(V1, 3)
 
     one.bind(flight(rows=2), 0.0)
-    has_room_for_another = one.has_room(envelope())
+    has_room_for_another = one.has_room(envelope(), 0.0)
     one.bind(flight(rows=1), 0.0)
 
     assert has_room_for_another
-    assert not one.has_room(envelope())
+    assert not one.has_room(envelope(), 0.0)
 
 
 async def test_any_envelope_may_be_bound_while_a_credit_is_left() -> None:
@@ -33,7 +33,7 @@ async def test_any_envelope_may_be_bound_while_a_credit_is_left() -> None:
     one.bind(flight(rows=100), 0.0)
     one.grant(V1, 99)
 
-    assert not one.has_room(envelope())
+    assert not one.has_room(envelope(), 0.0)
 
 
 async def test_credits_of_one_version_are_no_room_for_another() -> None:
@@ -41,8 +41,8 @@ async def test_credits_of_one_version_are_no_room_for_another() -> None:
     one = lane()
     one.grant("models/echo/versions/2", 10)
 
-    assert not one.has_room(envelope())
-    assert one.has_room(envelope(version(2)))
+    assert not one.has_room(envelope(), 0.0)
+    assert one.has_room(envelope(version(2)), 0.0)
 
 
 async def test_flights_bound_before_a_write_share_one_frame() -> None:
@@ -57,23 +57,31 @@ async def test_flights_bound_before_a_write_share_one_frame() -> None:
     assert one.take_frame().flights == []
 
 
-async def test_frames_of_a_version_are_limited_until_their_last_flight_is_answered() -> None:
-    """What waits meanwhile goes as one frame."""
+async def test_while_a_frame_is_unanswered_the_next_one_waits_a_moment() -> None:
+    """What comes meanwhile goes as one frame, because a message costs more than what is in it."""
     one = lane()
     one.grant(V1, 100)
     first = [flight(), flight()]
     for each in first:
         one.bind(each, 0.0)
     one.take_frame()
-    for _ in range(MAX_UNANSWERED_FRAMES - 1):
-        one.bind(flight(), 0.0)
-        one.take_frame()
-    full = one.has_room(envelope())
+    at_once, later = one.has_room(envelope(), 0.0), one.has_room(envelope(), FRAME_SECONDS)
     one.release(first[0].ticket)
-    half_answered = one.has_room(envelope())
+    half_answered = one.has_room(envelope(), 0.0)
     one.release(first[1].ticket)
 
-    assert (full, half_answered, one.has_room(envelope())) == (False, False, True)
+    assert (at_once, later, half_answered, one.has_room(envelope(), 0.0)) == (False, True, False, True)
+
+
+async def test_frames_of_a_version_are_limited_however_long_they_take() -> None:
+    """A slow model must not pull the whole backlog out of the gateway, where it can still go elsewhere."""
+    one = lane()
+    one.grant(V1, 100)
+    for number in range(MAX_UNANSWERED_FRAMES):
+        one.bind(flight(), number * FRAME_SECONDS)
+        one.take_frame()
+
+    assert not one.has_room(envelope(), 1000.0)
 
 
 async def test_a_flight_given_up_before_it_was_written_leaves_no_trace() -> None:
@@ -85,7 +93,7 @@ async def test_a_flight_given_up_before_it_was_written_leaves_no_trace() -> None
     one.give_up(lost)
 
     assert one.take_frame() == ([], [])
-    assert one.has_room(envelope())
+    assert one.has_room(envelope(), 0.0)
     assert one.worker.rows == 0
 
 
@@ -100,7 +108,7 @@ async def test_a_flight_given_up_after_it_was_written_is_cancelled_at_the_worker
 
     assert one.take_frame().cancelled == [lost.ticket]
     assert one.release(lost.ticket) is None
-    assert not one.has_room(envelope())
+    assert not one.has_room(envelope(), 0.0)
 
 
 async def test_large_envelopes_need_no_credit_but_are_bounded_per_worker() -> None:
@@ -110,10 +118,10 @@ async def test_large_envelopes_need_no_credit_but_are_bounded_per_worker() -> No
     for _ in range(MAX_LARGE_CALLS):
         one.bind(flight(byte_count=101), 0.0)
 
-    assert not other.has_room(envelope(byte_count=101))
+    assert not other.has_room(envelope(byte_count=101), 0.0)
     assert one.take_frame().flights == []
     one.release(1)
-    assert other.has_room(envelope(byte_count=101))
+    assert other.has_room(envelope(byte_count=101), 0.0)
 
 
 async def test_a_large_envelope_given_up_is_cancelled() -> None:

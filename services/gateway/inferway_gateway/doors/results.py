@@ -58,7 +58,7 @@ class Results(Generic[K]):
         self._ended = False
         self._failure: BaseException | None = None
         self.unanswered = 0
-        """Started, and not yet handed to the transport."""
+        """Started, and not yet being sent."""
 
     def start(self, key: K, flight: Flight) -> None:
         """The result of `key` will be that of `flight`."""
@@ -90,8 +90,9 @@ class Results(Generic[K]):
         """Yields results until the end; None after a nudge. Raises the failure that `end` was given."""
         while True:
             while (result := self._next()) is not None:
-                yield result
+                # Before it is sent: a client may answer a result with its next item before this resumes.
                 self.unanswered -= 1
+                yield result
                 self._taken.set()
             if self._failure is not None:
                 raise self._failure
