@@ -14,7 +14,7 @@ from inferway_inference.counters import VersionCounters
 from inferway_inference.link import Outgoing
 from inferway_inference.tensors import Tensor
 from inferway_inference.versions import VersionStatus
-from inferway_inference.work import Answer, Request
+from inferway_inference.work import Answer, Request, Trace
 from inferway_inference.worker import Worker
 
 PROTOCOL_VERSION = 1
@@ -44,19 +44,15 @@ def request_of(envelope: pb.Envelope, reply: Reply, now: float, default_timeout_
         version=envelope.version,
         signature_name=envelope.signature or DEFAULT_SIGNATURE,
         inputs=[Tensor(tensor.name, tensor.datatype, tuple(tensor.shape), tensor.raw) for tensor in envelope.inputs],
-        output_names=list(envelope.output_names),
+        output_names=envelope.output_names,
         claimed_rows=envelope.rows,
         received_at=now,
         deadline=now + (remaining_us / 1e6 if remaining_us else default_timeout_seconds),
         reply=reply,
         criticality=envelope.criticality or _CRITICAL,
         tenant=envelope.tenant,
-        prediction_id=envelope.prediction_id,
-        endpoint=envelope.endpoint,
-        arm=envelope.arm,
         gateway_queue_us=envelope.gateway_queue_us,
-        traceparent=envelope.traceparent,
-        tracestate=envelope.tracestate,
+        trace=_trace(envelope) if envelope.traceparent else None,
         parameters=_parameters(envelope) if envelope.parameters else (),
         stateful=envelope.HasField("state"),
     )
@@ -160,6 +156,10 @@ def _frames(answers: Iterable[tuple[Request, Answer]]) -> Iterator[pb.AnswerFram
             frame, size = pb.AnswerFrame(), 0
     if frame.answers:
         yield frame
+
+
+def _trace(envelope: pb.Envelope) -> Trace:
+    return Trace(envelope.traceparent, envelope.tracestate, envelope.prediction_id, envelope.endpoint, envelope.arm)
 
 
 def _parameters(envelope: pb.Envelope) -> Hashable:

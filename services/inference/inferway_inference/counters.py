@@ -35,14 +35,11 @@ class VersionCounters:
     last_inference_ms: int = 0
     batches: dict[int, BatchCounters] = field(default_factory=dict)
 
-    def received(self) -> None:
-        """A request arrived."""
-        self.last_inference_ms = int(time.time() * 1000)
-
     def succeeded(self, batch: Batch, input_ns: int, infer_ns: int, output_ns: int, now: float) -> None:
         """A batch was answered; its costs count once for each of its requests, as Triton does."""
         requests = len(batch.requests)
         received = sum(request.received_at for request in batch.requests)
+        self.last_inference_ms = int(time.time() * 1000)
         self.successes += requests
         self.rows += batch.rows
         self.executions += 1
@@ -59,5 +56,6 @@ class VersionCounters:
 
     def failed(self, received_at: float, now: float) -> None:
         """A request was answered with an error."""
+        self.last_inference_ms = int(time.time() * 1000)
         self.failures += 1
         self.failure_ns += int((now - received_at) * 1e9)

@@ -61,6 +61,7 @@ class Executor:
         self._counters, self._metrics, self._tracing = observers
         self._clock = clock
         self._max_answer_bytes = max_answer_bytes
+        self._metrics.queue_rows.set_function(lambda: self.scheduler.waiting_rows)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._idle: asyncio.Future[None] | None = None
@@ -68,9 +69,8 @@ class Executor:
     def submit(self, request: Request) -> None:
         """Takes a request in; call `pump` after the last of a frame. Raises what is wrong with it, or QueueFull."""
         request.credits = self.credits
-        self._counters.received()
         admit(request, self._signatures)
-        if request.traceparent:
+        if request.trace is not None:
             self._tracing.received(request)
         self.scheduler.offer(request)
 
@@ -98,7 +98,6 @@ class Executor:
             self.refused(request, DeadlineExceeded("the deadline passed in the worker's queue", stage="worker"))
         for batch in decision.batches:
             self._dispatch(batch)
-        self._metrics.queue_rows.set(self.scheduler.waiting_rows)
         if decision.overdue:
             _LOG.error("a runner computes for too long and is ended", extra={"version": self.version})
             self._runner.kill()
@@ -162,6 +161,7 @@ class Executor:
         self.scheduler.finished(batch, infer_ns / 1e9)
         started = time.perf_counter_ns()
         shares = split_outputs(batch, outcome.outputs)
+        fits = sum([array.byte_count for array in outcome.outputs]) <= self._max_answer_bytes
         output_ns = time.perf_counter_ns() - started
         now = self._clock()
         tenant_rows = rows_by_tenant(batch)
@@ -169,7 +169,8 @@ class Executor:
             self._tracing.answered(request)
             if not request.cancelled:
                 timing = self._timing(request, batch, now, infer_ns // 1000, tenant_rows)
-                request.reply(request, self._bounded(Answer(outputs, None, timing)))
+                answer = Answer(outputs, None, timing)
+                request.reply(request, answer if fits else self._bounded(answer))
         self._counters.succeeded(batch, input_ns, infer_ns, output_ns, now)
         self._metrics.succeeded(batch.rows, [now - request.received_at for request in batch.requests])
 

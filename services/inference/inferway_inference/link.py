@@ -100,11 +100,10 @@ class LinkSession:
 
     async def wait(self) -> None:
         """Returns when there is something to tell, or the link may end."""
-        try:
-            async with asyncio.timeout(QUIET_SECONDS if self._drain_told else None):
-                await self._wake.wait()
-        except TimeoutError:
-            self._closing = not self._underway
+        if self._drain_told:
+            await self._wait_until_quiet()
+        else:
+            await self._wake.wait()
         self._wake.clear()
 
     def take(self) -> Outgoing:
@@ -120,6 +119,13 @@ class LinkSession:
         if self._worker.draining and not self._drain_told:
             self._drain_told = outgoing.drain = True
         return outgoing
+
+    async def _wait_until_quiet(self) -> None:
+        try:
+            async with asyncio.timeout(QUIET_SECONDS):
+                await self._wake.wait()
+        except TimeoutError:
+            self._closing = not self._underway
 
     def _give_back(self, request: Request) -> None:
         if request.credits is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import grpc.aio
 
@@ -55,7 +55,7 @@ class WorkerServicer:
             if not answered.done():
                 answered.set_result(answer)
 
-        work = self._request(request.envelope, reply)
+        [work] = self._requests([request.envelope], reply)
         self._worker.submit([work])
         try:
             answer = await answered
@@ -84,7 +84,7 @@ class WorkerServicer:
         try:
             async for message in requests:
                 if message.HasField("envelopes"):
-                    session.submit([self._request(envelope, session.reply) for envelope in message.envelopes.envelopes])
+                    session.submit(self._requests(message.envelopes.envelopes, session.reply))
                 elif message.HasField("cancel"):
                     session.cancel(message.cancel.ids)
                 else:
@@ -94,8 +94,9 @@ class WorkerServicer:
         finally:
             session.half_close()
 
-    def _request(self, envelope: pb.Envelope, reply: convert.Reply) -> Request:
-        return convert.request_of(envelope, reply, self._clock(), self._limits.default_timeout_seconds)
+    def _requests(self, envelopes: Iterable[pb.Envelope], reply: convert.Reply) -> list[Request]:
+        now, timeout_seconds = self._clock(), self._limits.default_timeout_seconds
+        return [convert.request_of(envelope, reply, now, timeout_seconds) for envelope in envelopes]
 
 
 def check_hello(message: pb.LinkRequest | None) -> None:

@@ -40,10 +40,13 @@ class TensorSpec:
     def accepts(self, shape: Sequence[int]) -> bool:
         """Whether a tensor of `shape` fits."""
         if self.shape is None:
-            return len(shape) <= MAX_RANK
-        return len(shape) == len(self.shape) and all(
-            want in (-1, got) for want, got in zip(self.shape, shape, strict=True)
-        )
+            return len(shape) <= MAX_RANK and min(shape, default=0) >= 0
+        if len(shape) != len(self.shape):
+            return False
+        for want, got in zip(self.shape, shape, strict=True):  # noqa: SIM110 - `all` costs a generator each time
+            if got < 0 or (want >= 0 and got != want):
+                return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,8 @@ class Signature:
 
     def output_indexes(self, names: Sequence[str]) -> tuple[int, ...]:
         """Positions of the named outputs, of all if none is named; raises UnknownOutput."""
+        if not names:
+            return tuple(range(len(self.outputs)))
         positions = {spec.name: index for index, spec in enumerate(self.outputs)}
         for name in names:
             if name not in positions:
@@ -82,7 +87,7 @@ class Signature:
                     output=name,
                     signature=self.name,
                 )
-        return tuple(dict.fromkeys(positions[name] for name in names)) if names else tuple(positions.values())
+        return tuple(dict.fromkeys(positions[name] for name in names))
 
     def check(self, inputs: Sequence[Tensor]) -> int:
         """Returns the rows of `inputs`, which must be in the order of the signature; raises InvalidRequest.
@@ -95,9 +100,9 @@ class Signature:
         for index, (spec, tensor) in enumerate(zip(self.inputs, inputs, strict=True)):
             if tensor.name != spec.name:
                 raise _wrong_names(self, inputs)
-            _check_tensor(spec, tensor, f"inputs[{index}]")
+            _check_tensor(spec, tensor, index)
             if self.batchable:
-                rows = _same_rows(rows, tensor, f"inputs[{index}].shape")
+                rows = _same_rows(rows, tensor, index)
         return rows if self.batchable else 1
 
 
@@ -105,52 +110,52 @@ def _kinds(specs: tuple[TensorSpec, ...]) -> list[tuple[str, Datatype]]:
     return [(spec.name, spec.datatype) for spec in specs]
 
 
-def _same_rows(rows: int, tensor: Tensor, field_name: str) -> int:
+def _same_rows(rows: int, tensor: Tensor, index: int) -> int:
     own = tensor.shape[0]
     if own < 1 or rows not in (-1, own):
         wanted = "at least one row" if own < 1 else f"{rows} rows as the inputs before it"
-        raise InvalidBatch.at(field_name, f"input {tensor.name!r} has {own} rows; expected {wanted}")
+        raise InvalidBatch.at(f"inputs[{index}].shape", f"input {tensor.name!r} has {own} rows; expected {wanted}")
     return own
 
 
-def _check_tensor(spec: TensorSpec, tensor: Tensor, field_name: str) -> None:
+def _check_tensor(spec: TensorSpec, tensor: Tensor, index: int) -> None:
     if tensor.datatype != spec.datatype:
         actual = next((known.name for known in Datatype if known == tensor.datatype), "of an unknown datatype")
         raise DatatypeMismatch.at(
-            f"{field_name}.datatype",
+            f"inputs[{index}].datatype",
             f"input {spec.name!r} is {actual}; expected {spec.datatype.name}",
             input=spec.name,
             expected=spec.datatype.name,
             actual=actual,
         )
-    if not spec.accepts(tensor.shape) or min(tensor.shape, default=0) < 0:
+    if not spec.accepts(tensor.shape):
         expected = f"at most {MAX_RANK} dimensions" if spec.shape is None else list(spec.shape)
         raise ShapeMismatch.at(
-            f"{field_name}.shape",
+            f"inputs[{index}].shape",
             f"input {spec.name!r} has shape {list(tensor.shape[:MAX_RANK])}; expected {expected}",
             input=spec.name,
             expected=expected,
             actual=list(tensor.shape[:MAX_RANK]),
         )
-    _check_contents(spec, tensor, field_name)
+    _check_contents(spec, tensor, index)
 
 
-def _check_contents(spec: TensorSpec, tensor: Tensor, field_name: str) -> None:
+def _check_contents(spec: TensorSpec, tensor: Tensor, index: int) -> None:
     count = math.prod(tensor.shape)
     if spec.datatype is Datatype.BYTES:
-        check_byte_strings(tensor, count, f"{field_name}.raw")
+        check_byte_strings(tensor, count, f"inputs[{index}].raw")
         return
     expected = count * ITEM_BYTES[spec.datatype]
     if len(tensor.raw) != expected:
         raise ContentsMismatch.at(
-            f"{field_name}.raw",
+            f"inputs[{index}].raw",
             f"input {spec.name!r} has {len(tensor.raw)} bytes; expected {expected} for its shape and datatype",
             input=spec.name,
             expected=expected,
             actual=len(tensor.raw),
         )
     if spec.forbid_nan and spec.datatype in FLOATING and _has_nan(spec.datatype, tensor.raw):
-        raise NanNotAllowed.at(f"{field_name}.raw", f"input {spec.name!r} has a NaN element", input=spec.name)
+        raise NanNotAllowed.at(f"inputs[{index}].raw", f"input {spec.name!r} has a NaN element", input=spec.name)
 
 
 _NUMPY_FLOATS = {Datatype.FP16: "<f2", Datatype.FP32: "<f4", Datatype.FP64: "<f8"}

@@ -26,15 +26,18 @@ class Tracing:
         self._version = version
 
     def received(self, request: Request) -> None:
-        """Opens the span of a request that carries a trace context."""
+        """Opens the span of a request that is part of a trace."""
+        trace_of = request.trace
+        if trace_of is None:
+            return
         request.span = self._tracer.start_span(
             "worker.execute",
-            context=extract(request.traceparent, request.tracestate),
+            context=extract(trace_of.traceparent, trace_of.tracestate),
             attributes={
                 "inferway.model_version": self._version,
-                "inferway.endpoint": request.endpoint,
-                "inferway.arm": request.arm,
-                "inferway.prediction_id": request.prediction_id,
+                "inferway.endpoint": trace_of.endpoint,
+                "inferway.arm": trace_of.arm,
+                "inferway.prediction_id": trace_of.prediction_id,
                 "inferway.rows": request.rows,
             },
         )

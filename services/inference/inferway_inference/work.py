@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any
@@ -46,6 +46,17 @@ class Answer:
     timing: Timing | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """The trace that a request is part of, and what its span shall say."""
+
+    traceparent: str
+    tracestate: str = ""
+    prediction_id: str = ""
+    endpoint: str = ""
+    arm: str = ""
+
+
 @dataclass(slots=True, eq=False)
 class Request:
     """One request. As it comes from the network its upper part is set; `admission.admit` checks it and sets the rest.
@@ -57,7 +68,7 @@ class Request:
     version: str
     signature_name: str
     inputs: list[Tensor]
-    output_names: list[str]
+    output_names: Sequence[str]
     claimed_rows: int
     """As the sender counted them, for credits."""
     received_at: float
@@ -66,12 +77,8 @@ class Request:
     reply: Callable[[Request, Answer], None]
     criticality: int = 2
     tenant: str = ""
-    prediction_id: str = ""
-    endpoint: str = ""
-    arm: str = ""
     gateway_queue_us: int = 0
-    traceparent: str = ""
-    tracestate: str = ""
+    trace: Trace | None = None
     parameters: Hashable = ()
     stateful: bool = False
 
@@ -105,11 +112,9 @@ class Batch:
 
     def __post_init__(self) -> None:
         """Adds the requests up."""
-        self.rows = sum(request.rows for request in self.requests)
-        wanted = self.requests[0].outputs
-        if any(request.outputs != wanted for request in self.requests):
-            wanted = tuple({index for request in self.requests for index in request.outputs})
-        self.outputs = tuple(sorted(wanted))
+        self.rows = sum([request.rows for request in self.requests])
+        wanted = {request.outputs for request in self.requests}
+        self.outputs = tuple(sorted({index for outputs in wanted for index in outputs}))
 
     @property
     def signature(self) -> Signature:

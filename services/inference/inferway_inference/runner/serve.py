@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import json
 import os
 import signal
@@ -82,6 +83,7 @@ class Serving:
         except Exception as error:  # noqa: BLE001 - a model may raise anything; the front must hear of it
             self._control.sendall(wire.pack_failure(0, _typed(error, VersionLoadFailed)))
             return
+        gc.freeze()  # what a framework imports is never garbage: no collection walks it again
         report = {"signatures": [describe_signature(signature) for signature in self._signatures]}
         self._control.sendall(wire.pack_json(Kind.LOADED, report))
 
