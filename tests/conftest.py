@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +15,20 @@ from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
 
 MODELS = ("tiny", "shout", "fixed", "fussy", "mixed", "affine")
+
+
+EXIT_SECONDS = 30.0
+
+
+def pytest_sessionfinish(exitstatus: int) -> None:
+    """Ends the process soon after the summary, whatever a failed test left behind.
+
+    The collection of a grpc.aio server that was not stopped can wait forever for its poller thread, and a red run
+    must not look like a hanging one.
+    """
+    guard = threading.Timer(EXIT_SECONDS, os._exit, (exitstatus,))
+    guard.daemon = True
+    guard.start()
 
 
 @pytest.fixture(scope="session")
