@@ -359,6 +359,12 @@ class UploadIncomplete(FailedPrecondition):
     reason = "UPLOAD_INCOMPLETE"
 
 
+class VersionNotServed(FailedPrecondition):
+    """No arm and no alias names the version, so no worker loads it."""
+
+    reason = "VERSION_NOT_SERVED"
+
+
 class RequestIdReused(FailedPrecondition):
     """The request_id belongs to a different request."""
 

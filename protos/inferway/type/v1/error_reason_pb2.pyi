@@ -90,6 +90,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. Files of the upload are missing or short. Metadata: upload, path."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 54
     """FAILED_PRECONDITION. The request_id was used for a different request. Metadata: request_id."""
+    ERROR_REASON_VERSION_NOT_SERVED: _ErrorReason.ValueType  # 55
+    """FAILED_PRECONDITION. The version is published, but no arm and no alias names it, so no worker loads it. Metadata:
+    model, version.
+    """
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 60
     """ABORTED. The resource changed since it was read: read it again. Metadata: resource, expected, actual."""
     ERROR_REASON_UPLOAD_CONFLICT: _ErrorReason.ValueType  # 61
@@ -205,6 +209,10 @@ ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 53
 """FAILED_PRECONDITION. Files of the upload are missing or short. Metadata: upload, path."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 54
 """FAILED_PRECONDITION. The request_id was used for a different request. Metadata: request_id."""
+ERROR_REASON_VERSION_NOT_SERVED: ErrorReason.ValueType  # 55
+"""FAILED_PRECONDITION. The version is published, but no arm and no alias names it, so no worker loads it. Metadata:
+model, version.
+"""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 60
 """ABORTED. The resource changed since it was read: read it again. Metadata: resource, expected, actual."""
 ERROR_REASON_UPLOAD_CONFLICT: ErrorReason.ValueType  # 61
