@@ -21,7 +21,7 @@ from google.protobuf.message import DecodeError, Message
 from grpc import aio
 from opentelemetry import trace
 
-from inferway.errors import Cancelled, InferwayError, Internal, MalformedMessage
+from inferway.errors import Cancelled, Draining, InferwayError, Internal, MalformedMessage
 from inferway.status import to_status
 from inferway_chassis.rpc_metrics import RpcCounts, RpcMetrics
 from inferway_chassis.telemetry import LATENCY_BUCKETS_SECONDS, Telemetry, extract
@@ -57,6 +57,8 @@ class Pipeline:
         self._telemetry = telemetry
         self._metrics = RpcMetrics(LATENCY_BUCKETS_SECONDS)
         telemetry.registry.register(self._metrics)
+        self.refusing = False
+        """New calls are refused: the server is about to stop."""
 
     def unary_response(
         self, service: str, method: str, behaviour: Servicer, parse: Parse, *, streams: bool
@@ -68,6 +70,7 @@ class Pipeline:
         async def handle(request: Any, context: Context) -> Message:
             with observe(context) as observed:
                 try:
+                    self._refuse_if_stopping()
                     response: Message = await behaviour(read(parse, request), context)
                 except Exception as error:  # noqa: BLE001 - the one place where all errors end
                     failure = observed.failed(error)
@@ -88,6 +91,7 @@ class Pipeline:
         async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
             with observe(context) as observed:
                 try:
+                    self._refuse_if_stopping()
                     async for response in behaviour(read(parse, request), context):
                         yield response
                 except Exception as error:  # noqa: BLE001 - the one place where all errors end
@@ -97,6 +101,10 @@ class Pipeline:
             await context.abort_with_status(RpcStatus(failure))
 
         return handle
+
+    def _refuse_if_stopping(self) -> None:
+        if self.refusing:
+            raise Draining("the server is shutting down; go elsewhere, or try again in a moment")
 
     def _observer(self, service: str, method: str) -> Callable[[Context], _Observed]:
         counts = self._metrics.of(service, method)

@@ -16,13 +16,19 @@ from grpc import aio
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from inferway.errors import NotSupported
 from inferway_chassis.addresses import AddressTaken, refuse_open_plaintext
 from inferway_chassis.health import Health
-from inferway_chassis.pipeline import Pipeline
+from inferway_chassis.pipeline import Pipeline, RpcStatus
 from inferway_chassis.process import Process
 from inferway_chassis.settings import ServiceSettings
 
 _LOG = logging.getLogger(__name__)
+
+MAX_PENDING_CALLS = 32768
+"""Calls that have arrived and that the event loop has not yet taken up."""
+REFUSE_SECONDS = 0.2
+_SHOWN_CHARACTERS = 100
 
 
 class Server:
@@ -73,7 +79,12 @@ class Server:
         await asyncio.gather(*(callback() for callback in self._drain_callbacks))
 
     async def stop(self, grace_seconds: float) -> None:
-        """Takes nothing new, lets what runs end within `grace_seconds`, then cuts it."""
+        """Takes nothing new, lets what runs end within `grace_seconds`, then cuts it.
+
+        For a moment new calls are refused with DRAINING: what arrives while grpc closes would be cancelled untold.
+        """
+        self._pipeline.refusing = True
+        await asyncio.sleep(min(REFUSE_SECONDS, grace_seconds))
         await self._server.stop(grace_seconds)
 
     def _handler(self, service: str, method: MethodDescriptor, servicer: object) -> grpc.RpcMethodHandler[Any, Any]:
@@ -90,8 +101,24 @@ class Server:
     def _add_health_and_reflection(self) -> None:
         health_service = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
         self._server.add_generic_rpc_handlers((_health_handler(self.health),))
+        self._server.add_generic_rpc_handlers((_UnknownMethods(),))
         names = [*self._public_names, health_service, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self._server, pool=public_descriptors())
+
+
+class _UnknownMethods(grpc.GenericRpcHandler):
+    """Answers what no service has: added last, so that it is asked last."""
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any]:
+        """A handler of any kind of call, which reads nothing."""
+        method = handler_call_details.method
+
+        async def refuse(requests: Any, context: aio.ServicerContext[Any, Any]) -> None:
+            del requests
+            message = f"this server has no method {method[:_SHOWN_CHARACTERS]}; reflection lists those it has"
+            await context.abort_with_status(RpcStatus(NotSupported(message, feature="method")))
+
+        return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def public_descriptors() -> descriptor_pool.DescriptorPool:
@@ -127,6 +154,9 @@ def _options(max_message_bytes: int) -> list[tuple[str, int]]:
         ("grpc.max_send_message_length", max_message_bytes),
         # grpcio shares a port with any other process by default; a second stack must be told that it is taken.
         ("grpc.so_reuseport", 0),
+        # By default grpc cancels what comes in a burst of a few thousand, with no word of why. Our own queues refuse.
+        ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
     ]

@@ -92,10 +92,19 @@ class _TraceIds(logging.Filter):
         return True
 
 
+class _NotForGoneClients(logging.Filter):
+    """Drops what grpc logs, with a stack, when a client went away before its answer: that is no fault of anybody."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind = record.exc_info[0] if record.exc_info else None
+        return kind is None or kind.__name__ != "ExecuteBatchError"
+
+
 def configure_logging(service: str, level: str, log_format: str) -> None:
     """Logs of the whole process go to stderr, one line each, with trace ids where there is a trace."""
     handler = logging.StreamHandler(sys.stderr)
     handler.addFilter(_TraceIds())
+    handler.addFilter(_NotForGoneClients())
     if log_format == "json":
         handler.setFormatter(
             JsonFormatter(

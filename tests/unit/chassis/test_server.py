@@ -14,7 +14,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from inferway.errors import InvalidField, ModelNotFound, QueueFull
+from inferway.errors import Draining, InvalidField, ModelNotFound, NotSupported, QueueFull
 from inferway.prediction.v1 import prediction_service_pb2 as pb
 from inferway.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from inferway.status import from_status
@@ -158,6 +158,36 @@ async def test_calls_are_counted_by_outcome(channel: aio.Channel, process: Proce
         return process.telemetry.registry.get_sample_value("inferway_rpc_requests_total", labels)
 
     assert (count("OK"), count("NOT_FOUND"), count("INTERNAL")) == (1, 1, None)
+
+
+async def test_an_unknown_method_is_told_so(channel: aio.Channel) -> None:
+    """Grpc's own words have no reason that a program could read."""
+    call: Any = channel.unary_unary("/inferway.prediction.v1.PredictionService/Explain")
+    with pytest.raises(aio.AioRpcError) as failed:
+        await call(b"")
+
+    assert isinstance(decoded(failed.value), NotSupported)
+
+
+async def test_a_burst_of_thousands_loses_no_call(channel: aio.Channel) -> None:
+    """By default grpc cancels what it cannot queue, with no word of why."""
+    stub = PredictionServiceStub(channel)
+    answers = await asyncio.gather(*(stub.Predict(pb.PredictRequest(id=str(n)), timeout=60) for n in range(4000)))
+
+    assert [answer.id for answer in answers] == [str(n) for n in range(4000)]
+
+
+async def test_a_stopping_server_refuses_with_the_reason(server: Server, channel: aio.Channel) -> None:
+    """A client that is told goes elsewhere; one that is cut must guess."""
+    stub = PredictionServiceStub(channel)
+    await stub.Predict(pb.PredictRequest(id="before"))
+    stopping = asyncio.create_task(server.stop(5))
+    await asyncio.sleep(0)
+    with pytest.raises(aio.AioRpcError) as failed:
+        await stub.Predict(pb.PredictRequest(id="late"))
+    await stopping
+
+    assert isinstance(decoded(failed.value), Draining)
 
 
 async def test_health_tells_watchers_that_the_server_drains(server: Server, channel: aio.Channel) -> None:

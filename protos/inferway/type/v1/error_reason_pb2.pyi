@@ -91,9 +91,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 54
     """FAILED_PRECONDITION. The request_id was used for a different request. Metadata: request_id."""
     ERROR_REASON_VERSION_NOT_SERVED: _ErrorReason.ValueType  # 55
-    """FAILED_PRECONDITION. The version is published, but no arm and no alias names it, so no worker loads it. Metadata:
-    model, version.
-    """
+    """FAILED_PRECONDITION. No arm and no alias names the version, so no worker loads it. Metadata: model, version."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 60
     """ABORTED. The resource changed since it was read: read it again. Metadata: resource, expected, actual."""
     ERROR_REASON_UPLOAD_CONFLICT: _ErrorReason.ValueType  # 61
@@ -210,9 +208,7 @@ ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 53
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 54
 """FAILED_PRECONDITION. The request_id was used for a different request. Metadata: request_id."""
 ERROR_REASON_VERSION_NOT_SERVED: ErrorReason.ValueType  # 55
-"""FAILED_PRECONDITION. The version is published, but no arm and no alias names it, so no worker loads it. Metadata:
-model, version.
-"""
+"""FAILED_PRECONDITION. No arm and no alias names the version, so no worker loads it. Metadata: model, version."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 60
 """ABORTED. The resource changed since it was read: read it again. Metadata: resource, expected, actual."""
 ERROR_REASON_UPLOAD_CONFLICT: ErrorReason.ValueType  # 61
