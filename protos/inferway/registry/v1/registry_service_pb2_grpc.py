@@ -201,7 +201,8 @@ class RegistryServiceServicer(object):
     def DeleteModel(self, request, context):
         """Deletes a model, its versions, aliases and automatic endpoint.
 
-        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED,
+        STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,7 +238,8 @@ class RegistryServiceServicer(object):
     def DeleteModelVersion(self, request, context):
         """Deletes a version that no arm or alias names.
 
-        Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED,
+        STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -256,7 +258,8 @@ class RegistryServiceServicer(object):
     def DeleteAlias(self, request, context):
         """Removes an alias.
 
-        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED,
+        STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

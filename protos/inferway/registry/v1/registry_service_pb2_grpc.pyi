@@ -67,7 +67,8 @@ class RegistryServiceStub:
     DeleteModel: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelRequest, _registry_service_pb2.DeleteModelResponse]
     """Deletes a model, its versions, aliases and automatic endpoint.
 
-    Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+    Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED,
+    STORE_UNAVAILABLE.
     """
     GetModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.GetModelVersionRequest, _registry_service_pb2.GetModelVersionResponse]
     """Reads a version.
@@ -87,7 +88,8 @@ class RegistryServiceStub:
     DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelVersionRequest, _registry_service_pb2.DeleteModelVersionResponse]
     """Deletes a version that no arm or alias names.
 
-    Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+    Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED,
+    STORE_UNAVAILABLE.
     """
     SetAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetAliasRequest, _registry_service_pb2.SetAliasResponse]
     """Puts an alias on a version, moving it if it stands elsewhere.
@@ -98,7 +100,8 @@ class RegistryServiceStub:
     DeleteAlias: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteAliasRequest, _registry_service_pb2.DeleteAliasResponse]
     """Removes an alias.
 
-    Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+    Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED,
+    STORE_UNAVAILABLE.
     """
 
 class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -208,7 +211,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_registry_service_pb2.DeleteModelResponse]:
         """Deletes a model, its versions, aliases and automatic endpoint.
 
-        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED,
+        STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -252,7 +256,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_registry_service_pb2.DeleteModelVersionResponse]:
         """Deletes a version that no arm or alias names.
 
-        Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, RESOURCE_IN_USE, ETAG_MISMATCH, REQUEST_ID_REUSED,
+        STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod
@@ -275,7 +280,8 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_registry_service_pb2.DeleteAliasResponse]:
         """Removes an alias.
 
-        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, ALIAS_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED,
+        STORE_UNAVAILABLE.
         """
 
 def add_RegistryServiceServicer_to_server(servicer: RegistryServiceServicer, server: _aio.Server) -> None: ...
