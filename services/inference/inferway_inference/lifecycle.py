@@ -29,6 +29,8 @@ _LOG = logging.getLogger(__name__)
 BACKOFF_SECONDS = (1.0, 60.0)
 STABLE_SECONDS = 60.0
 """A version that was ready for longer begins its backoff anew when it fails: what broke it is something else."""
+CRASH_LOOP = 3
+"""Crashes in a row, each within STABLE_SECONDS of being ready, from which on the version counts as FAILED."""
 
 
 @dataclass(slots=True, eq=False)
@@ -40,7 +42,9 @@ class _Version:
     state: LoadState = LoadState.PENDING
     error: InferwayError | None = None
     strikes: int = 0
-    """Failures in a row, of loads or soon after; they make the backoff."""
+    """Failures in a row, of loads or by crashing in a loop; they make the backoff."""
+    crashes: int = 0
+    """In a row, each soon after it was ready."""
     retry_at: float = 0.0
     ready_since: float = 0.0
     unwanted_since: float | None = None
@@ -73,6 +77,8 @@ class Lifecycle:
         self._wake = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
+        self._stopping = set[asyncio.Task[None]]()
+        """The ends of crashed runners: their versions are being loaded again meanwhile."""
 
     def listen(self, listener: Callable[[], None]) -> None:
         """Calls `listener` after every change of any version's state."""
@@ -121,7 +127,7 @@ class Lifecycle:
         running = [task for task in tasks if task is not None]
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.gather(*running, *self._stopping, return_exceptions=True)
         await asyncio.gather(*(self._end(held) for held in self._versions.values()))
 
     async def _reconcile_forever(self) -> None:
@@ -217,13 +223,36 @@ class Lifecycle:
     def _crashed(self, held: _Version, error: InferwayError) -> None:
         """The runner ended by itself; a version that was leaving anyway just leaves."""
         self._observers.crashed(held.spec.name)
-        if self._clock() - held.ready_since > STABLE_SECONDS:
-            held.strikes = 0
         if held.state is LoadState.READY:
-            self._fail(held, error)
-            held.task = asyncio.create_task(self._end(held), name=f"end {held.spec.name}")
+            self._recover(held, error)
         elif held.executor is not None:
             held.executor.close()
+
+    def _recover(self, held: _Version, error: InferwayError) -> None:
+        """Loads again: the first time at once, the second after a pause, then as a version that fails to load."""
+        now = self._clock()
+        if now - held.ready_since > STABLE_SECONDS:
+            held.strikes = held.crashes = 0
+        held.crashes += 1
+        if held.crashes >= CRASH_LOOP:
+            self._fail(held, error)
+        else:
+            held.error = error
+            held.retry_at = now + (held.crashes - 1) * BACKOFF_SECONDS[0]
+            _LOG.error("a runner crashed", extra={"version": held.spec.name, "cause": error.message})
+            self._set_state(held, LoadState.PENDING)
+        self._clear(held)
+
+    def _clear(self, held: _Version) -> None:
+        """Answers what a crashed runner held, and gives back in the background what is left of it."""
+        executor, runner = held.executor, held.runner
+        held.executor = held.runner = None
+        if executor is not None:
+            executor.close()
+        if runner is not None:
+            task = asyncio.create_task(runner.stop(), name=f"end {held.spec.name}")
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
 
     def _fail(self, held: _Version, error: InferwayError) -> None:
         held.error = error

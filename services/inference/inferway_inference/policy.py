@@ -31,7 +31,7 @@ class Held:
     digest: str
     state: LoadState
     retry_at: float = 0.0
-    """Not before; only of a FAILED one."""
+    """Not before; of one that is PENDING or FAILED."""
     unwanted_since: float | None = None
 
 
@@ -70,15 +70,15 @@ def make_plan(wanted: Mapping[str, str], held: Mapping[str, Held], now: float, o
 
 
 def _keep(name: str, own: Held, plan: Plan, now: float) -> None:
-    if own.state is LoadState.PENDING:
-        plan.load.append(name)
-    elif own.state is LoadState.UNLOADED:
+    if own.state is LoadState.UNLOADED:
         plan.forget.append(name)
-    elif own.state is LoadState.FAILED:
-        if own.retry_at <= now:
-            plan.retry.append(name)
-        else:
+    elif own.state in (LoadState.PENDING, LoadState.FAILED):
+        if own.retry_at > now:
             _wake(plan, own.retry_at)
+        elif own.state is LoadState.PENDING:
+            plan.load.append(name)
+        else:
+            plan.retry.append(name)
 
 
 def _let_go(name: str, own: Held, plan: Plan, linger_seconds: float, now: float) -> None:

@@ -25,12 +25,13 @@ TRANSITIONS: dict[LoadState, frozenset[LoadState]] = {
     _S.DOWNLOADING: frozenset({_S.LOADING, _S.FAILED, _S.UNLOADED}),
     _S.LOADING: frozenset({_S.WARMING, _S.FAILED, _S.UNLOADED}),
     _S.WARMING: frozenset({_S.READY, _S.FAILED, _S.UNLOADED}),
-    _S.READY: frozenset({_S.DRAINING, _S.FAILED}),
+    _S.READY: frozenset({_S.DRAINING, _S.PENDING, _S.FAILED}),
     _S.DRAINING: frozenset({_S.UNLOADED}),
     _S.FAILED: frozenset({_S.PENDING, _S.UNLOADED}),
     _S.UNLOADED: frozenset(),
 }
-"""UNLOADED from before READY: the version was withdrawn while it was being loaded. A version that is wanted again
+"""PENDING from READY: the runner crashed, and the version is loaded again at once; FAILED if it does so again and
+again. UNLOADED from before READY: the version was withdrawn while it was being loaded. A version that is wanted again
 after it was unloaded begins anew."""
 
 LOADING_STATES = frozenset({_S.DOWNLOADING, _S.LOADING, _S.WARMING})

@@ -117,13 +117,26 @@ async def test_a_killed_runner_fails_its_requests_and_comes_back(registry: FakeR
             values_of(first)
         assert np.array_equal(values_of(other), rows(1) * 2)
 
-        failed = await gateway.ready(V1, pb.LOAD_STATE_FAILED)
-        assert "killed by SIGKILL" in failed.error.message
-        await gateway.until(
-            lambda: any(one.version == V1 and one.state == pb.LOAD_STATE_READY for one in gateway.hellos[-1].versions)
-        )
+        await gateway.ready(V1, pb.LOAD_STATE_LOADING)
+        await gateway.ready(V1)
+        states = [one.state for hello in gateway.hellos for one in hello.versions if one.version == V1]
+        assert pb.LOAD_STATE_FAILED not in states, "callers would take it for a version that cannot be loaded"
         [again] = await gateway.call(envelope(3, V1, tensor("x", rows(1))))
         assert np.array_equal(values_of(again), rows(1) * 2)
+
+
+async def test_a_runner_that_crashes_again_and_again_fails_its_version(registry: FakeRegistry, worker: Worker):
+    """A crash loop must be seen by whoever looks at the version, and must not eat the machine."""
+    await publish(registry)
+    async with worker() as server, GatewaySide(f"127.0.0.1:{server.port}") as gateway:
+        for crash in range(1, 4):
+            await gateway.ready(V1)
+            await gateway.call(envelope(crash, V1, tensor("x", np.full((1, 4), DEADLY, "f4"))))
+            if crash < 3:
+                await gateway.ready(V1, pb.LOAD_STATE_LOADING)
+        failed = await gateway.ready(V1, pb.LOAD_STATE_FAILED)
+
+    assert "killed by SIGKILL" in failed.error.message
 
 
 async def test_a_large_envelope_goes_by_a_call_of_its_own(registry: FakeRegistry, worker: Worker):

@@ -20,6 +20,7 @@ NOW = 100.0
         ({}, {}, Plan()),
         ({V1: "d"}, {}, Plan(add=[V1])),
         ({V1: "d"}, {V1: Held("d", LoadState.PENDING)}, Plan(load=[V1])),
+        ({V1: "d"}, {V1: Held("d", LoadState.PENDING, retry_at=NOW + 1)}, Plan(next_at=NOW + 1)),
         ({V1: "d"}, {V1: Held("d", LoadState.LOADING)}, Plan()),
         ({V1: "d"}, {V1: Held("d", LoadState.READY)}, Plan()),
         ({V1: "d"}, {V1: Held("d", LoadState.FAILED, retry_at=NOW)}, Plan(retry=[V1])),
