@@ -34,7 +34,8 @@ MAX_ATTEMPTS = {"WORKER_LOST": 3, "RUNNER_CRASHED": 2, "VERSION_NOT_READY": 3, "
 """Attempts in all, by the reason of the failure. A request that crashes its runner crashes at most two."""
 NOT_EXECUTED = frozenset({"VERSION_NOT_READY", "NO_WORKER", "DRAINING"})
 """The worker refused before it computed anything: repeating does no harm, whatever the model does."""
-
+REPEAT_SECONDS = 5.0
+"""How long a request that failed waits for a version that nobody has ready, unless its deadline comes before."""
 
 T = TypeVar("T")
 
@@ -88,7 +89,8 @@ class Dispatcher:
     def submit(self, envelope: Envelope) -> Flight:
         """Takes responsibility for `envelope`: its flight's `result` will be set by the deadline, come what may.
 
-        Raises VersionUnloaded, VersionNotReady, VersionLoadFailed, NoWorker, QueueFull, DeadlineExceeded.
+        Raises VersionUnloaded, VersionNotServed, VersionNotReady, VersionLoadFailed, NoWorker, QueueFull,
+        DeadlineExceeded.
         """
         version = envelope.version
         pool = self._pools.get(version.name)
@@ -100,7 +102,7 @@ class Dispatcher:
         flight = Flight(envelope, self._loop.create_future())
         self._budget(envelope.endpoint).count_first_attempt()
         self._place(pool, flight)
-        flight.timer = self._loop.call_later(seconds_left, self._expire, flight)
+        self._time(flight, seconds_left, self._expire)
         return flight
 
     def abandon(self, flight: Flight) -> None:
@@ -204,10 +206,33 @@ class Dispatcher:
     def _requeue(self, flight: Flight, worker: Worker, error: InferwayError) -> None:
         """Lets `flight` wait for any worker, rather than for `worker`; ends it with `error` if there is no room."""
         flight.avoid = worker
+        flight.failure = flight.failure or error
         try:
             self._place(self._pools.setdefault(flight.envelope.version.name, Pool(self._limits)), flight)
         except QueueFull:
             self._settle(flight, error)
+        else:
+            if self._is_stranded(flight):
+                self._time(flight, min(REPEAT_SECONDS, self._seconds_left(flight)), self._give_up)
+
+    def _is_stranded(self, flight: Flight) -> bool:
+        return flight.queued is not None and not self._pools[flight.envelope.version.name].lanes
+
+    def _seconds_left(self, flight: Flight) -> float:
+        return max(0.0, flight.envelope.deadline - self._clock())
+
+    def _time(self, flight: Flight, seconds: float, callback: Callable[[Flight], None]) -> None:
+        """Sets the one timer that a flight has."""
+        if flight.timer is not None:
+            flight.timer.cancel()
+        flight.timer = self._loop.call_later(seconds, callback, flight)
+
+    def _give_up(self, flight: Flight) -> None:
+        """Ends a flight that waits for nobody with what failed it; any other one has until its deadline."""
+        if flight.failure is not None and self._is_stranded(flight):
+            self._settle(flight, flight.failure)
+        else:
+            self._time(flight, self._seconds_left(flight), self._expire)
 
     def _place(self, pool: Pool, flight: Flight) -> None:
         if not pool.queue.items:
@@ -252,6 +277,9 @@ class Dispatcher:
         self._pump(pool)
 
     def _expire(self, flight: Flight) -> None:
+        if flight.failure is not None and self._is_stranded(flight):
+            self._settle(flight, flight.failure)
+            return
         stage, held_by = ("worker", "a worker") if flight.lane is not None else ("queue", "the gateway's queue")
         self._settle(flight, DeadlineExceeded(f"the deadline passed while {held_by} held the request", stage=stage))
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from inferway.errors import InferwayError
 from inferway_chassis.request_queue import Queued
 from inferway_gateway.envelope import Envelope, Prediction
 from inferway_gateway.workers import Worker
@@ -38,6 +39,8 @@ class Flight:
     """1 for the first; grows each time a worker may have begun to execute it."""
     avoid: Worker | None = None
     """Who failed it last."""
+    failure: InferwayError | None = None
+    """Why it had to be repeated, at first."""
     bound_at: float = 0.0
     lane: Lane | None = None
     ticket: int = 0

@@ -7,7 +7,14 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
-from inferway.errors import InferwayError, NoWorker, VersionLoadFailed, VersionNotReady, VersionUnloaded
+from inferway.errors import (
+    InferwayError,
+    NoWorker,
+    VersionLoadFailed,
+    VersionNotReady,
+    VersionNotServed,
+    VersionUnloaded,
+)
 from inferway_gateway.routing import Version
 
 
@@ -60,7 +67,7 @@ def why_not(version: Version, workers: Iterable[Worker]) -> InferwayError:
     if version.unloaded:
         return VersionUnloaded(f"{version.name} was unloaded; restore it to use it", model=model, version=number)
     if not version.wanted:
-        return VersionNotReady(
+        return VersionNotServed(
             f"{version.name} is published, but no arm and no alias names it, so no worker loads it",
             model=model,
             version=number,

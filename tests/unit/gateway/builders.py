@@ -85,8 +85,9 @@ class FakeTimer:
         self.cancelled = True
 
     def fire(self) -> None:
-        """The time has come."""
+        """The time has come, once."""
         if not self.cancelled:
+            self.cancelled = True
             self._fire()
 
 

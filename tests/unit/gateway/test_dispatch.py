@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferway.errors import (
+    DeadlineExceeded,
     InferwayError,
     MalformedMessage,
     ModelFailed,
@@ -18,10 +19,12 @@ from inferway.errors import (
     QueueFull,
     RunnerCrashed,
     VersionNotReady,
+    VersionNotServed,
     VersionUnloaded,
+    WorkerLost,
 )
 from inferway_chassis.request_queue import QueueLimits
-from inferway_gateway.dispatch import Dispatcher
+from inferway_gateway.dispatch import REPEAT_SECONDS, Dispatcher
 from inferway_gateway.lane import Flight, Lane
 from inferway_gateway.outcomes import Outcomes
 from inferway_gateway.routing import RoutingTable
@@ -121,7 +124,7 @@ async def test_a_full_queue_refuses_and_names_the_version() -> None:
     [
         (version(2), VersionNotReady),
         (version(1, unloaded=True), VersionUnloaded),
-        (version(3, wanted=False), VersionNotReady),
+        (version(3, wanted=False), VersionNotServed),
     ],
 )
 async def test_what_nobody_has_ready_is_refused_at_once(of: Any, kind: type[InferwayError]) -> None:
@@ -223,6 +226,41 @@ async def test_a_crash_of_the_runner_is_retried_once_even_if_nobody_is_ready_yet
 
     assert waiting
     assert isinstance(flight.result.exception(), RunnerCrashed)
+
+
+async def test_a_failed_request_that_nobody_takes_on_ends_with_what_failed_it() -> None:
+    """Its caller is told within seconds that a retry may help, not at the deadline that there was not enough time."""
+    bench = Bench()
+    one = bench.open_lane()
+    flight = bench.dispatcher.submit(envelope(deadline=60.0))
+    one.take_frame()
+    bench.dispatcher.lost(one)
+    timer = bench.loop.timers[-1]
+    waiting = not flight.result.done()
+    timer.fire()
+
+    assert waiting
+    assert timer.delay == REPEAT_SECONDS
+    assert isinstance(flight.result.exception(), WorkerLost)
+    assert bench.codes() == {"UNAVAILABLE": 1}
+
+
+async def test_a_failed_request_for_which_a_worker_is_ready_again_has_until_its_deadline() -> None:
+    """Only waiting for nobody is pointless; waiting for a busy worker is not."""
+    bench = Bench()
+    one = bench.open_lane()
+    flight = bench.dispatcher.submit(envelope(deadline=60.0))
+    one.take_frame()
+    bench.dispatcher.lost(one)
+    bench.open_lane(rows=0)
+    bench.now = REPEAT_SECONDS
+    bench.loop.timers[-1].fire()
+    waiting = not flight.result.done()
+    bench.loop.timers[-1].fire()
+
+    assert waiting
+    assert bench.loop.timers[-1].delay == 60.0 - REPEAT_SECONDS
+    assert isinstance(flight.result.exception(), DeadlineExceeded)
 
 
 async def test_an_error_of_the_request_is_final() -> None:
