@@ -97,12 +97,12 @@ class Signature:
         if len(inputs) != len(self.inputs):
             raise _wrong_names(self, inputs)
         rows = -1
-        for index, (spec, tensor) in enumerate(zip(self.inputs, inputs, strict=True)):
+        for spec, tensor in zip(self.inputs, inputs, strict=True):
             if tensor.name != spec.name:
                 raise _wrong_names(self, inputs)
-            _check_tensor(spec, tensor, index)
+            _check_tensor(spec, tensor)
             if self.batchable:
-                rows = _same_rows(rows, tensor, index)
+                rows = _same_rows(rows, tensor)
         return rows if self.batchable else 1
 
 
@@ -110,19 +110,26 @@ def _kinds(specs: tuple[TensorSpec, ...]) -> list[tuple[str, Datatype]]:
     return [(spec.name, spec.datatype) for spec in specs]
 
 
-def _same_rows(rows: int, tensor: Tensor, index: int) -> int:
+def _field(name: str) -> str:
+    """An input by its name: its place here is that of the signature, which the caller does not know."""
+    return f'inputs["{name}"]'
+
+
+def _same_rows(rows: int, tensor: Tensor) -> int:
     own = tensor.shape[0]
     if own < 1 or rows not in (-1, own):
         wanted = "at least one row" if own < 1 else f"{rows} rows as the inputs before it"
-        raise InvalidBatch.at(f"inputs[{index}].shape", f"input {tensor.name!r} has {own} rows; expected {wanted}")
+        raise InvalidBatch.at(
+            _field(tensor.name), f"input {tensor.name!r} has {own} rows; expected {wanted}", input=tensor.name
+        )
     return own
 
 
-def _check_tensor(spec: TensorSpec, tensor: Tensor, index: int) -> None:
+def _check_tensor(spec: TensorSpec, tensor: Tensor) -> None:
     if tensor.datatype != spec.datatype:
         actual = next((known.name for known in Datatype if known == tensor.datatype), "of an unknown datatype")
         raise DatatypeMismatch.at(
-            f"inputs[{index}].datatype",
+            _field(spec.name),
             f"input {spec.name!r} is {actual}; expected {spec.datatype.name}",
             input=spec.name,
             expected=spec.datatype.name,
@@ -131,31 +138,31 @@ def _check_tensor(spec: TensorSpec, tensor: Tensor, index: int) -> None:
     if not spec.accepts(tensor.shape):
         expected = f"at most {MAX_RANK} dimensions" if spec.shape is None else list(spec.shape)
         raise ShapeMismatch.at(
-            f"inputs[{index}].shape",
+            _field(spec.name),
             f"input {spec.name!r} has shape {list(tensor.shape[:MAX_RANK])}; expected {expected}",
             input=spec.name,
             expected=expected,
             actual=list(tensor.shape[:MAX_RANK]),
         )
-    _check_contents(spec, tensor, index)
+    _check_contents(spec, tensor)
 
 
-def _check_contents(spec: TensorSpec, tensor: Tensor, index: int) -> None:
+def _check_contents(spec: TensorSpec, tensor: Tensor) -> None:
     count = math.prod(tensor.shape)
     if spec.datatype is Datatype.BYTES:
-        check_byte_strings(tensor, count, f"inputs[{index}].raw")
+        check_byte_strings(tensor, count, _field(spec.name))
         return
     expected = count * ITEM_BYTES[spec.datatype]
     if len(tensor.raw) != expected:
         raise ContentsMismatch.at(
-            f"inputs[{index}].raw",
+            _field(spec.name),
             f"input {spec.name!r} has {len(tensor.raw)} bytes; expected {expected} for its shape and datatype",
             input=spec.name,
             expected=expected,
             actual=len(tensor.raw),
         )
     if spec.forbid_nan and spec.datatype in FLOATING and _has_nan(spec.datatype, tensor.raw):
-        raise NanNotAllowed.at(f"inputs[{index}].raw", f"input {spec.name!r} has a NaN element", input=spec.name)
+        raise NanNotAllowed.at(_field(spec.name), f"input {spec.name!r} has a NaN element", input=spec.name)
 
 
 _NUMPY_FLOATS = {Datatype.FP16: "<f2", Datatype.FP32: "<f4", Datatype.FP64: "<f8"}
