@@ -86,7 +86,11 @@ async def _build(settings: RegistrySettings, process: Process, store: Store) -> 
     fleet = Fleet(process.clock, now, changed.set)
     ledger = Ledger(store, now, changed.set)
     staging = Staging(settings.data_dir / "uploads")
-    options = Options(settings.max_uploads, timedelta(seconds=settings.upload_lifetime_seconds))
+    options = Options(
+        max_uploads=settings.max_uploads,
+        lifetime=timedelta(seconds=settings.upload_lifetime_seconds),
+        idle=timedelta(seconds=settings.upload_idle_seconds),
+    )
     orphan_age = timedelta(seconds=settings.orphan_lifetime_seconds)
     return Parts(
         store=store,

@@ -115,6 +115,10 @@ class Ledger:
         self._on_change = on_change
         self._running: set[asyncio.Task[object]] = set()
 
+    def time(self) -> datetime:
+        """The time that the next mutation would be noted with."""
+        return self._now()
+
     async def apply(self, call: Call, operation: Operation[T]) -> T:
         """Runs a mutation and returns its result; raises what it raises, and StoreUnavailable or StorageFull."""
         return await self._to_its_end(self._apply(call, operation))

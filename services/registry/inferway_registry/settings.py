@@ -38,6 +38,8 @@ class RegistrySettings(ServiceSettings):
     """Most uploads in progress."""
     upload_lifetime_seconds: PositiveSeconds = 24 * 3600
     """How long an upload without a sign of life is kept."""
+    upload_idle_seconds: PositiveSeconds = 600
+    """How long an upload must be untouched to make room for a new one when there are `max_uploads`."""
     upload_patience_seconds: PositiveSeconds = 30
     """How long one call of an upload may send nothing."""
     orphan_lifetime_seconds: PositiveSeconds = 24 * 3600

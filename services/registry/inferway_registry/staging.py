@@ -107,4 +107,4 @@ def room() -> Iterator[None]:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        raise StorageFull("the registry has no room left; delete versions or uploads, or give it more disk") from error
+        raise StorageFull("the registry's disk is full; free space on it, or push less") from error

@@ -7,6 +7,7 @@ comes last completes it: the call that brought the last byte, or the publishing.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from inferway import names
 from inferway.errors import (
     ArtifactNotFound,
     DigestMismatch,
+    StorageFull,
     TooManyConcurrent,
     UploadConflict,
     UploadIncomplete,
@@ -27,6 +29,7 @@ from inferway_registry import catalogue, savedmodel
 from inferway_registry.blobs import Blobs
 from inferway_registry.ledger import OF_REGISTRY, Call, Change, Ledger
 from inferway_registry.manifest import SAVED_MODEL
+from inferway_registry.presence import Presence
 from inferway_registry.resources import (
     Action,
     Artifact,
@@ -53,6 +56,8 @@ class Options:
     max_uploads: int = 64
     lifetime: timedelta = timedelta(hours=24)
     """From the last sign of life to the giving up."""
+    idle: timedelta = timedelta(minutes=10)
+    """An upload that no call has touched for longer makes room for a new one when there are too many."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,39 +88,45 @@ class Uploads:
         self._blobs = blobs
         self._options = options
         self._claims: set[tuple[str, str]] = set()
+        self._presence = Presence(ledger.time, options.lifetime)
 
     async def create(self, call: Call, upload_id: str, draft: Draft, encode: Callable[[Progress], bytes]) -> bytes:
-        """Begins an upload and returns its encoded progress; raises TooManyConcurrent and what `answer_once` raises."""
+        """Begins an upload and returns its encoded progress; raises TooManyConcurrent and what `answer_once` raises.
+
+        When there are as many as may be, those idle for longest are given up to make room.
+        """
         committed = await self._committed(upload_id, draft.manifest)
+        evicted: list[str] = []
 
         async def operation(change: Change) -> Progress:
-            if len(await change.rows.upload_ids()) >= self._options.max_uploads:
-                raise TooManyConcurrent(
-                    "too many uploads are open; publish or delete some", limit=self._options.max_uploads
-                )
+            evicted.extend(await self._make_room(change))
             expires = change.now + self._options.lifetime
             upload = Upload(upload_id, draft.model, draft.runtime, draft.manifest, draft.config, expires)
             await change.rows.add_upload(upload)
             change.audited(upload.name, Action.CREATED)
             return Progress(upload, committed)
 
-        return await self._ledger.answer_once(call, operation, encode)
+        answer = await self._ledger.answer_once(call, operation, encode)
+        for gone in evicted:
+            await self._staging.discard(gone)
+        return answer
 
     async def progress(self, upload_id: str) -> Progress:
         """How far an upload is; raises UploadNotFound."""
         async with self._store.reading() as rows:
             upload = await _require(rows, upload_id)
-        return Progress(upload, await self._committed(upload_id, upload.manifest))
+        with self._presence.using(upload_id):
+            return Progress(upload, await self._committed(upload_id, upload.manifest))
 
     async def receive(self, upload_id: str, path: str, offset_bytes: int, chunks: AsyncIterator[bytes]) -> int:
         """Appends chunks to one file and returns how many bytes of it are stored; verifies it when it is whole.
 
         Raises UploadNotFound, ArtifactNotFound, UploadConflict, UploadOffsetMismatch, UploadTooLarge, DigestMismatch,
-        StorageFull and what `chunks` raises. What had arrived stays, except after DigestMismatch, which starts the
-        file again. Chunks of a file that is complete are not read.
+        StorageFull and what `chunks` raises. What had arrived stays, except after DigestMismatch and StorageFull, which
+        start the file again. Chunks of a file that is complete are not read.
         """
         upload, artifact = await self._prolonged(upload_id, path)
-        with self._claimed(upload, artifact):
+        with self._presence.using(upload_id), self._claimed(upload, artifact):
             if await self._blobs.size_bytes(artifact.sha256) is not None:
                 # Perhaps another upload has brought the same content meanwhile: no reason to fail this one.
                 return artifact.size_bytes
@@ -126,6 +137,11 @@ class Uploads:
                     await _append(file, chunk, artifact)
                 if file.size_bytes == artifact.size_bytes:
                     await self._complete(upload, artifact, file)
+            except StorageFull:
+                # Kept, it would leave no room for a smaller upload either.
+                await in_thread(file.path.unlink, missing_ok=True)
+                raise
+            else:
                 return file.size_bytes
             finally:
                 file.close()
@@ -141,15 +157,16 @@ class Uploads:
             if earlier is not None:
                 return earlier
             upload = await _require(rows, upload_id)
-        for artifact in upload.manifest.artifacts:
-            await self._verify(upload, artifact)
-        signatures = await self._signatures(upload)
 
         async def operation(change: Change) -> ModelVersion:
             present = await _require(change.rows, upload_id)
             return await catalogue.publish(change, present, signatures, alias)
 
-        answer = await self._ledger.answer_once(call, operation, encode)
+        with self._presence.using(upload_id):
+            for artifact in upload.manifest.artifacts:
+                await self._verify(upload, artifact)
+            signatures = await self._signatures(upload)
+            answer = await self._ledger.answer_once(call, operation, encode)
         await self._staging.discard(upload_id)
         return answer
 
@@ -163,6 +180,23 @@ class Uploads:
 
         await self._ledger.apply(call, operation)
         await self._staging.discard(upload_id)
+
+    async def _make_room(self, change: Change) -> list[str]:
+        """Gives up as few idle uploads as let one more begin, and returns them; raises TooManyConcurrent."""
+        present = await change.rows.upload_ids()
+        self._presence.keep(present)
+        excess = len(present) + 1 - self._options.max_uploads
+        if excess <= 0:
+            return []
+        uploads = [upload for upload_id in present if (upload := await change.rows.upload(upload_id)) is not None]
+        longest_idle = sorted(uploads, key=self._presence.idle, reverse=True)[:excess]
+        wait = self._options.idle - self._presence.idle(longest_idle[-1])
+        if wait >= timedelta():
+            raise _too_many(self._options.max_uploads, wait.total_seconds())
+        for upload in longest_idle:
+            await change.rows.delete_upload(upload)
+            change.audited(upload.name, Action.DELETED)
+        return [upload.upload for upload in longest_idle]
 
     async def _prolonged(self, upload_id: str, path: str) -> tuple[Upload, Artifact]:
         async def operation(change: Change) -> Upload:
@@ -251,6 +285,15 @@ async def _require(rows: Reader, upload_id: str) -> Upload:
         name = names.upload_name(upload_id)
         raise UploadNotFound(f"there is no {name}: it was published or deleted, or it expired", upload=name)
     return upload
+
+
+def _too_many(limit: int, wait_seconds: float) -> TooManyConcurrent:
+    seconds = max(1, math.ceil(wait_seconds))
+    return TooManyConcurrent(
+        f"{limit} uploads are in progress, as many as may be; try again in {seconds} s, or publish or delete one",
+        retry_after_seconds=seconds,
+        limit=limit,
+    )
 
 
 async def _append(file: StagedFile, chunk: bytes, artifact: Artifact) -> None:

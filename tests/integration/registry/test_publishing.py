@@ -343,7 +343,24 @@ async def test_open_uploads_are_bounded(start: Start):
     async with start(max_uploads=1) as client:
         await client.begin()
 
-        assert type(await refusal(client.begin())) is TooManyConcurrent
+        refused = await refusal(client.begin())
+
+        assert type(refused) is TooManyConcurrent
+        assert 590 < (refused.retry_after_seconds or 0) <= 600
+        assert "try again in" in refused.message
+
+
+async def test_the_upload_idle_for_longest_makes_room_for_a_new_one(start: Start):
+    """Pushes that were given up must not block everybody else until they expire."""
+    async with start(max_uploads=2, upload_idle_seconds=1e-6) as client:
+        abandoned, touched = await client.begin(), await client.begin()
+        await client.progress(abandoned.name)
+        await client.progress(touched.name)
+
+        await client.begin()
+
+        assert type(await refusal(client.progress(abandoned.name))) is UploadNotFound
+        await client.progress(touched.name)
 
 
 async def test_only_tensorflow_can_be_published_yet(client: Client):

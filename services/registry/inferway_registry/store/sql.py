@@ -98,7 +98,7 @@ def _store_errors() -> Iterator[None]:
         raise
     except DBAPIError as error:
         if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            raise StorageFull("the registry's disk is full") from error
+            raise StorageFull("the registry's disk is full; free space on it, or push less") from error
         raise StoreUnavailable("the registry's database cannot be reached") from error
     except (OSError, PoolTimeoutError) as error:
         raise StoreUnavailable("the registry's database cannot be reached") from error
