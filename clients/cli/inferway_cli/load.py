@@ -86,6 +86,7 @@ class Load:
         self._stopped = asyncio.Event()
         self._inputs = itertools.cycle(plan.inputs)
         self._window = LatencyHistogram()
+        self._scheduled = 0
         self.tally = Tally(clock())
 
     def stop(self) -> None:
@@ -142,8 +143,10 @@ class Load:
             self._answered(started, prediction.model_version)
 
     async def _run_streams(self, client: Client) -> None:
-        """One stream after another: a new one when the server ends the last."""
+        """One stream after another: a new one when the last is lost or the server ends it."""
         while not self._over():
+            unanswered: dict[int, float] = {}
+            opened = False
             stream = client.stream(
                 self.plan.endpoint,
                 version=self.plan.version,
@@ -152,27 +155,38 @@ class Load:
             )
             try:
                 async with stream:
-                    await self._run_stream(stream)
+                    opened = True
+                    await self._run_stream(stream, unanswered)
             except InferwayError as error:
-                await self._failed(error)
+                await self._stream_lost(error, opened, len(unanswered))
 
-    async def _run_stream(self, stream: PredictionStream) -> None:
+    async def _run_stream(self, stream: PredictionStream, unanswered: dict[int, float]) -> None:
+        """Uses a stream as long as it lasts; `unanswered` has the start times of what was sent, by id."""
         room = asyncio.Semaphore(min(self.plan.concurrency, stream.max_in_flight))
-        started: dict[int, float] = {}
 
         async def items() -> AsyncIterator[Inputs]:
             async for number, due in _numbered(self._schedule() if self.plan.rate else self._as_answered(room)):
                 self.tally.sent += 1
-                started[number] = due
+                unanswered[number] = due
                 yield next(self._inputs)
 
         async for result in stream.map(items()):
             room.release()
-            due = started.pop(result.id)
+            due = unanswered.pop(result.id)
             if result.error is not None:
                 self.tally.errors[_reason(result.error)] += 1
             else:
                 self._answered(due, result.unwrap().model_version)
+
+    async def _stream_lost(self, error: InferwayError, opened: bool, unanswered: int) -> None:
+        """Counts what a lost stream leaves unanswered as failed; one that was not even opened fails one request."""
+        if not unanswered and not opened:
+            self.tally.sent += 1
+            self._scheduled += 1
+            unanswered = 1
+        if unanswered:
+            self.tally.errors[_reason(error)] += unanswered
+        await self._pause_after(error)
 
     async def _as_answered(self, room: asyncio.Semaphore) -> AsyncIterator[float]:
         """Start times of the closed loop."""
@@ -181,17 +195,21 @@ class Load:
             yield self._clock()
 
     async def _schedule(self) -> AsyncIterator[float]:
-        """Start times of the open loop, each yielded when it is due."""
-        for number in itertools.count():
-            due = self.tally.started_at + number / self.plan.rate
+        """Start times of the open loop, each yielded when it is due; goes on where the last one stopped."""
+        while True:
+            due = self.tally.started_at + self._scheduled / self.plan.rate
             if (wait := due - self._clock()) > 0:
                 await self._pause(wait)
             if self._over():
                 return
+            self._scheduled += 1
             yield due
 
     async def _failed(self, error: InferwayError) -> None:
         self.tally.errors[_reason(error)] += 1
+        await self._pause_after(error)
+
+    async def _pause_after(self, error: InferwayError) -> None:
         await self._pause(error.retry_after_seconds or 0.05)
 
     async def _pause(self, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Waits until a published version answers, and says meanwhile how far it is."""
+"""Waits until a published version answers or is overtaken, and says meanwhile how far it is."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ from inferway_cli.views import bare, load_state
 POLL_SECONDS = 0.2
 
 
-async def until_ready(registry: Registry, name: str, timeout_seconds: float, tell: Callable[[str], None]) -> None:
-    """Returns when a worker has the version ready and its endpoint has moved to it.
+async def until_ready(registry: Registry, name: str, timeout_seconds: float, tell: Callable[[str], None]) -> int | None:
+    """Returns None when a worker has the version ready and its endpoint has moved to it.
 
-    Raises VersionLoadFailed with the cause when every worker that tried has failed, CommandError when the time is
-    over. `tell` gets a line whenever something changed.
+    Returns at once the number of a version that was published after it and takes the traffic instead. Raises
+    VersionLoadFailed with the cause when every worker that tried has failed, CommandError when the time is over.
+    `tell` gets a line whenever something changed.
     """
     told = ""
     try:
         async with asyncio.timeout(timeout_seconds):
             while True:
                 version = await registry.version(name)
-                if _is_ready(version) and await _endpoint_moved(registry, name):
-                    return
+                endpoint = await registry.endpoint(name.split("/")[1])
+                if (newer := _overtaken_by(endpoint, version)) is not None:
+                    return newer
+                if _is_ready(version) and endpoint.next_version != name:
+                    return None
                 _raise_if_failed(version)
                 told = _tell_change(version, told, tell)
                 await asyncio.sleep(POLL_SECONDS)
@@ -42,9 +46,12 @@ def _is_ready(version: resources_pb2.ModelVersion) -> bool:
     return any(entry.status.state == worker_service_pb2.LOAD_STATE_READY for entry in version.workers)
 
 
-async def _endpoint_moved(registry: Registry, name: str) -> bool:
-    endpoint = await registry.endpoint(name.split("/")[1])
-    return endpoint.next_version != name
+def _overtaken_by(endpoint: resources_pb2.Endpoint, version: resources_pb2.ModelVersion) -> int | None:
+    named = [arm.version for arm in endpoint.arms] + [endpoint.next_version] * bool(endpoint.next_version)
+    if not endpoint.automatic or version.name in named:
+        return None
+    newest = max((int(name.rpartition("/")[2]) for name in named), default=0)
+    return newest if newest > version.version else None
 
 
 def _raise_if_failed(version: resources_pb2.ModelVersion) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from inferway import names
+from inferway.errors import Internal
 from inferway.registry.v1 import (
     endpoint_service_pb2,
     endpoint_service_pb2_grpc,
@@ -27,6 +28,12 @@ R = TypeVar("R")
 CALL_SECONDS = 15.0
 UPLOAD_SECONDS = 3600.0
 PAGE_SIZE = 1_000
+WRITE_FAILED = "Internal error from Core"
+"""What grpcio puts in place of the server's status when a call ends while a message is being written."""
+
+
+class StatusLost(Internal):
+    """A call ended while it was being written to, so that nobody knows why."""
 
 
 class Registry:
@@ -135,10 +142,16 @@ class Registry:
         request = registry_service_pb2.GetUploadRequest(name=name)
         return (await self._call(self._models.GetUpload, request)).upload
 
-    async def upload_artifact(self, messages: AsyncIterator[registry_service_pb2.UploadArtifactRequest]) -> None:
-        """Sends a file or the rest of it."""
+    async def upload_artifact(self, messages: AsyncIterator[registry_service_pb2.UploadArtifactRequest]) -> int:
+        """Sends a file or a part of it, and returns how many bytes of it are stored; raises StatusLost, too."""
         with translated_errors(self._target):
-            await self._models.UploadArtifact(messages, timeout=UPLOAD_SECONDS)
+            try:
+                response = await self._models.UploadArtifact(messages, timeout=UPLOAD_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.INTERNAL and error.details() == WRITE_FAILED:
+                    raise StatusLost("the registry ended the upload, and its reason was lost") from error
+                raise
+        return response.file.committed_bytes
 
     async def publish(self, upload: str, alias: str) -> resources_pb2.ModelVersion:
         """Publishes an upload; repeated for the same upload and alias it has one effect."""

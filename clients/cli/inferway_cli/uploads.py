@@ -17,7 +17,7 @@ from inferway import names
 from inferway.errors import Unavailable, UploadConflict, UploadNotFound, UploadOffsetMismatch
 from inferway.registry.v1 import registry_service_pb2, resources_pb2
 from inferway_cli.console import CommandError
-from inferway_cli.registry import Registry
+from inferway_cli.registry import Registry, StatusLost
 from inferway_cli.version_config import FILE_NAME
 
 CHUNK_BYTES = 256 * 1024
@@ -75,12 +75,16 @@ class _Sending:
 
     async def send(self, artifact: resources_pb2.Artifact) -> None:
         """Sends the rest of a file, again and again as long as the registry gets further."""
-        failures = 0
+        failures, limit_bytes = 0, None
         while (start := self._committed.get(artifact.path, 0)) < artifact.size_bytes:
             try:
-                await self._registry.upload_artifact(self._messages(artifact.path, start))
-                self._committed[artifact.path] = artifact.size_bytes
-            except (Unavailable, UploadConflict, UploadOffsetMismatch) as error:
+                messages = self._messages(artifact.path, start, limit_bytes)
+                self._committed[artifact.path] = await self._registry.upload_artifact(messages)
+                limit_bytes = None if limit_bytes is None else CHUNK_BYTES
+            except (Unavailable, UploadConflict, UploadOffsetMismatch, StatusLost) as error:
+                if isinstance(error, StatusLost):
+                    # A header alone, then a chunk a call: nothing is being written when the registry says no again.
+                    limit_bytes = 0
                 await self._ask()
                 failures = 0 if self._committed.get(artifact.path, 0) > start else failures + 1
                 if failures > ATTEMPTS_WITHOUT_PROGRESS:
@@ -92,17 +96,18 @@ class _Sending:
             self._committed = _committed(await self._registry.upload(self._name))
 
     async def _messages(
-        self, path: str, offset_bytes: int
+        self, path: str, offset_bytes: int, limit_bytes: int | None
     ) -> AsyncIterator[registry_service_pb2.UploadArtifactRequest]:
         header = registry_service_pb2.ArtifactHeader(upload=self._name, path=path, offset_bytes=offset_bytes)
         yield registry_service_pb2.UploadArtifactRequest(header=header)
         sent = sum(self._committed.values())
         with (self._directory / path).open("rb") as file:
             file.seek(offset_bytes)
-            while chunk := file.read(CHUNK_BYTES):
+            while limit_bytes != 0 and (chunk := file.read(CHUNK_BYTES)):
                 yield registry_service_pb2.UploadArtifactRequest(chunk=chunk)
                 sent += len(chunk)
                 self._progress(sent)
+                limit_bytes = None if limit_bytes is None else limit_bytes - len(chunk)
 
 
 async def _begin(

@@ -34,7 +34,11 @@ class FakeRegistry:
         self.aliases: dict[str, dict[str, int]] = {}
         self.load_state: worker_service_pb2.LoadState.ValueType = worker_service_pb2.LOAD_STATE_READY
         self.load_error: InferwayError | None = None
+        self.overtaken = False
+        """Whether somebody else publishes right after every publishing."""
         self.break_upload_after: int | None = None
+        self.refusal: InferwayError | None = None
+        """Ends every call that sends a chunk."""
         self.received_bytes = 0
         self.target = ""
 
@@ -92,12 +96,17 @@ class FakeRegistry:
         stored = self.contents.setdefault((header.upload, header.path), bytearray())
         assert header.offset_bytes == len(stored)
         async for message in requests:
+            if self.refusal is not None:
+                stored.clear()
+                raise self.refusal
             stored += message.chunk
             self.received_bytes += len(message.chunk)
             if self.break_upload_after is not None and self.received_bytes >= self.break_upload_after:
                 self.break_upload_after = None
                 raise ConnectionError
-        return registry_service_pb2.UploadArtifactResponse()
+        response = registry_service_pb2.UploadArtifactResponse()
+        response.file.committed_bytes = len(stored)
+        return response
 
     async def publish_upload(self, request: registry_service_pb2.PublishUploadRequest) -> Any:
         """The next version, if every digest is right."""
@@ -118,6 +127,9 @@ class FakeRegistry:
         )
         if request.alias:
             self.aliases.setdefault(upload.model, {})[request.alias] = number
+        if self.overtaken:
+            newer = f"{upload.model}/versions/{number + 1}"
+            self.versions[newer] = resources_pb2.ModelVersion(name=newer, version=number + 1)
         return registry_service_pb2.PublishUploadResponse(model_version=self.versions[name])
 
     async def get_model(self, request: registry_service_pb2.GetModelRequest) -> Any:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inferway.errors import CorruptArtifact
+from inferway.errors import CorruptArtifact, StorageFull
 from inferway.registry.v1 import resources_pb2
 from inferway.worker.v1 import worker_service_pb2
 from tests.unit.cli.conftest import Inferway
@@ -39,6 +39,18 @@ async def test_push_goes_on_where_the_connection_broke(inferway: Inferway, regis
     assert registry.received_bytes == 1_000_005
 
 
+async def test_push_says_why_it_was_refused_while_it_was_still_writing(
+    inferway: Inferway, registry: FakeRegistry, saved_model: Path
+):
+    """grpcio loses the status of a call that ends during a write; the publisher needs it."""
+    (saved_model / "variables" / "variables.data").write_bytes(bytes(40_000_000))
+    registry.refusal = StorageFull("the registry's disk is full; free space on it, or push less")
+    for _ in range(3):
+        done = await inferway("push", "affine", str(saved_model))
+        assert done.code == 1
+        assert "free space on it" in done.stderr
+
+
 async def test_the_same_model_pushed_again_is_the_next_version(
     inferway: Inferway, registry: FakeRegistry, saved_model: Path
 ):
@@ -67,6 +79,17 @@ async def test_push_wait_gives_up_in_time_and_says_where_it_stands(
     done = await inferway("push", "affine", str(saved_model), "--wait", "--timeout", "0.5")
     assert done.code == 1
     assert "not ready after 0.5 s (worker-0 LOADING)" in done.stderr
+
+
+async def test_push_wait_ends_when_a_newer_version_takes_the_traffic(
+    inferway: Inferway, registry: FakeRegistry, saved_model: Path
+):
+    """No worker will ever have it ready; waiting for the timeout would only look like a failure."""
+    registry.load_state = worker_service_pb2.LOAD_STATE_LOADING
+    registry.overtaken = True
+    done = await inferway("push", "affine", str(saved_model), "--wait")
+    line = "published as version 1; version 2 was published after it and takes the traffic\n"
+    assert (done.code, done.stdout) == (0, line), done.stderr
 
 
 @pytest.mark.parametrize(

@@ -42,11 +42,14 @@ def push_model(
     Examples:
         inferway push digits ./digits-model --alias champion --wait
     """
-    version = run(_push(name, path, alias, timeout if wait else None, registry))
+    version, newer = run(_push(name, path, alias, timeout if wait else None, registry))
     if as_json:
         print_json(version_row(version, [resources_pb2.Alias(alias=alias, version=version.version)] if alias else []))
-    else:
+    elif newer is None:
         out.print(f"{name} version {version.version} {'is ready' if wait else 'is published'}", markup=False)
+    if newer is not None:
+        line = f"published as version {version.version}; version {newer} was published after it and takes the traffic"
+        note(line) if as_json else out.print(line)
 
 
 def set_alias(
@@ -168,7 +171,8 @@ def delete(
 
 async def _push(
     name: str, path: Path, alias: str, ready_within_seconds: float | None, target: str
-) -> resources_pb2.ModelVersion:
+) -> tuple[resources_pb2.ModelVersion, int | None]:
+    """The published version, and the one that overtook it while it was waited for."""
     check_segment(name, "NAME")
     config_path = find_config(path)
     config = read_config(config_path) if config_path else resources_pb2.VersionConfig()
@@ -181,9 +185,9 @@ async def _push(
                 registry, name, path, manifest, config, alias, lambda sent: bar.update(bar.task_ids[0], completed=sent)
             )
         if ready_within_seconds is not None:
-            await until_ready(registry, version.name, ready_within_seconds, note)
-            return await registry.version(version.name)
-    return version
+            newer = await until_ready(registry, version.name, ready_within_seconds, note)
+            return await registry.version(version.name), newer
+    return version, None
 
 
 def _progress_bar(total: int) -> Progress:
