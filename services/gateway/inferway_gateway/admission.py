@@ -21,7 +21,7 @@ from inferway.errors import (
     UnknownInput,
     UnknownOutput,
 )
-from inferway_gateway.routing import shown
+from inferway_gateway.routing import clipped, shown
 from inferway_gateway.signature import InputPlan, Signature
 from inferway_gateway.tensors import Tensor
 
@@ -47,22 +47,27 @@ class Admitted(NamedTuple):
     """Size of the batch dimension; 1 if the signature has none."""
 
 
-def checked_shape(dimensions: Sequence[int], field: str) -> tuple[int, ...]:
-    """The shape, if any tensor may have it; `field` names it. Raises ShapeMismatch.
+def checked_shape(dimensions: Sequence[int], index: int, name: str) -> tuple[int, ...]:
+    """The shape of input `name`, the one at `index`, if any tensor may have it. Raises ShapeMismatch.
 
     The rank comes first: nothing is computed from a shape of 100,000 dimensions.
     """
     if len(dimensions) > MAX_RANK:
         raise ShapeMismatch.at(
-            field,
+            f"inputs[{index}].shape",
             f"has {len(dimensions)} dimensions; at most {MAX_RANK} are permitted",
+            input=clipped(name),
             expected=f"at most {MAX_RANK} dimensions",
             actual=f"{len(dimensions)} dimensions",
         )
     shape = tuple(dimensions)
     if shape and min(shape) < 0:
         raise ShapeMismatch.at(
-            field, f"{_text(shape)} has a negative dimension", expected="0 or more", actual=_text(shape)
+            f"inputs[{index}].shape",
+            f"{_text(shape)} has a negative dimension",
+            input=clipped(name),
+            expected="0 or more",
+            actual=_text(shape),
         )
     return shape
 
@@ -131,9 +136,14 @@ def _rows(signature: Signature, inputs: Sequence[Tensor]) -> int:
             raise InvalidBatch.at(
                 "inputs",
                 f"the batch dimensions differ: {inputs[0].name} has {rows} rows, {tensor.name} {tensor.shape[0]}",
+                input=tensor.name,
             )
     if rows == 0:
-        raise InvalidBatch.at("inputs", f"the batch is empty: signature {signature.name} needs at least one row")
+        raise InvalidBatch.at(
+            "inputs",
+            f"the batch is empty: signature {signature.name} needs at least one row",
+            input=inputs[0].name,
+        )
     return rows
 
 
@@ -146,7 +156,7 @@ def check_outputs(signature: Signature, outputs: Iterable[str], names: FieldName
             raise UnknownOutput.at(
                 names.output.format(index),
                 f"signature {signature.name} has no output {shown(output)}; it has: {known}",
-                output=shown(output),
+                output=clipped(output),
                 signature=signature.name,
             )
         if output in seen:
@@ -159,7 +169,7 @@ def _unknown_input(signature: Signature, name: str, index: int) -> UnknownInput:
     return UnknownInput.at(
         f"inputs[{index}].name",
         f"signature {signature.name} has no input {shown(name)}; it has: {known}",
-        input=shown(name),
+        input=clipped(name),
         signature=signature.name,
     )
 
@@ -185,12 +195,15 @@ def _wrong_length(tensor: Tensor, field: str, expected: int) -> ContentsMismatch
     )
 
 
-def unknown_datatype(given: object, index: int) -> DatatypeMismatch:
-    """The error for a datatype that the protocol does not have."""
-    known = ", ".join(datatype.name for datatype in Datatype)
-    text = shown(str(given))
+def unknown_datatype(given: str, index: int, name: str, prefix: str = "") -> DatatypeMismatch:
+    """The error for a datatype that the protocol, which puts `prefix` before their names, does not have."""
+    known = ", ".join(prefix + datatype.name for datatype in Datatype)
     return DatatypeMismatch.at(
-        f"inputs[{index}].datatype", f"{text} is no datatype; there are {known}", expected=known, actual=text
+        f"inputs[{index}].datatype",
+        f"{shown(given)} is no datatype; there are {known}",
+        input=clipped(name),
+        expected=known,
+        actual=clipped(given),
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from inferway.datatypes import Datatype, element_count
 from inferway.errors import ContentsMismatch, InvalidField
+from inferway_gateway.routing import clipped
 
 ARRAY_CODES: Mapping[Datatype, str] = {
     Datatype.BOOL: "B",
@@ -28,8 +29,8 @@ ARRAY_CODES: Mapping[Datatype, str] = {
 _LITTLE_ENDIAN = sys.byteorder == "little"
 
 
-def pack(datatype: Datatype, values: Sequence[Any], shape: Sequence[int], field: str) -> bytes:
-    """The raw form of `values`, which are of the Python type that belongs to `datatype`; FP16 and BF16 have none.
+def pack(datatype: Datatype, values: Sequence[Any], shape: Sequence[int], field: str, name: str) -> bytes:
+    """The raw form of `values` of input `name`, of the Python type that belongs to `datatype`; FP16 and BF16 have none.
 
     Raises ContentsMismatch if there are not as many as `shape` has elements, InvalidField if one does not fit.
     """
@@ -38,6 +39,7 @@ def pack(datatype: Datatype, values: Sequence[Any], shape: Sequence[int], field:
         raise ContentsMismatch.at(
             field,
             f"holds {len(values)} elements; the shape has {expected}",
+            input=clipped(name),
             expected=expected,
             actual=len(values),
         )
@@ -46,7 +48,7 @@ def pack(datatype: Datatype, values: Sequence[Any], shape: Sequence[int], field:
     try:
         packed = array(ARRAY_CODES[datatype], values)
     except OverflowError:
-        raise _out_of_range(datatype, values, field) from None
+        raise _out_of_range(datatype, values, field, name) from None
     if not _LITTLE_ENDIAN:
         packed.byteswap()
     return packed.tobytes()
@@ -60,11 +62,12 @@ def _length_prefixed(values: Iterable[bytes]) -> bytes:
     return b"".join(parts)
 
 
-def _out_of_range(datatype: Datatype, values: Iterable[Any], field: str) -> InvalidField:
+def _out_of_range(datatype: Datatype, values: Iterable[Any], field: str, name: str) -> InvalidField:
     code = ARRAY_CODES[datatype]
     for index, value in enumerate(values):
         try:
             array(code, (value,))
         except OverflowError:
-            return InvalidField.at(field, f"element {index} is {value}, which does not fit {datatype.name}")
+            message = f"element {index} is {value}, which does not fit {datatype.name}"
+            return InvalidField.at(field, message, input=clipped(name))
     raise AssertionError  # array() has just refused one of them

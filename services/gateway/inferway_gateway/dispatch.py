@@ -53,7 +53,7 @@ class Loop(Protocol):
 class Pool:
     """One version: who waits for it, and the lanes that have it ready."""
 
-    __slots__ = ("lanes", "queue", "timer")
+    __slots__ = ("lanes", "queue", "timer", "withdrawn")
 
     def __init__(self, limits: QueueLimits) -> None:
         """Nobody waits, nobody is ready."""
@@ -61,6 +61,13 @@ class Pool:
         self.lanes: list[Lane] = []
         self.timer: asyncio.TimerHandle | None = None
         """Set while time alone will make room."""
+        self.withdrawn = False
+        """The version does not exist any more."""
+
+    @property
+    def is_over(self) -> bool:
+        """Nobody has it, nobody waits for it, and nobody ever will."""
+        return self.withdrawn and not self.lanes and not self.queue.items
 
     def choose(self, flight: Flight, now: float) -> Lane | None:
         """The lane with room whose worker has the least to do, best one with an open frame; not who failed it last."""
@@ -125,20 +132,27 @@ class Dispatcher:
         return list(self._pools.items())
 
     def apply(self, table: RoutingTable) -> None:
-        """Refuses what waits for versions that are no more; their pools go when the last lane lets go of them."""
+        """Refuses what waits for versions that are no more, and forgets them; pools go with their last lane."""
         for name, pool in list(self._pools.items()):
             version = table.versions.get(name)
+            pool.withdrawn = version is None
             if version is None or version.unloaded:
                 for queued in pool.queue.drain():
                     self._settle(queued.payload, self._withdrawn(name, version))
-                if version is None and not pool.lanes:
-                    del self._pools[name]
+            if pool.is_over:
+                del self._pools[name]
+        self._outcomes.keep(table.endpoints, table.versions)
+        for endpoint in self._budgets.keys() - table.endpoints.keys():
+            del self._budgets[endpoint]
 
     def set_ready(self, lane: Lane, ready: Iterable[str]) -> None:
         """`lane` says which versions may be bound to it from now on."""
         before, lane.ready = lane.ready, frozenset(ready)
         for name in before - lane.ready:
-            self._pools[name].lanes.remove(lane)
+            pool = self._pools[name]
+            pool.lanes.remove(lane)
+            if pool.is_over:
+                del self._pools[name]
         for name in lane.ready - before:
             pool = self._pools.setdefault(name, Pool(self._limits))
             pool.lanes.append(lane)
@@ -250,7 +264,7 @@ class Dispatcher:
             pool.queue.offer(queued)
         except QueueFull as full:
             self._counts(envelope).failed(full.code)
-            full.metadata |= {"model": envelope.version.model, "version": str(envelope.version.number)}
+            full.metadata = {"model": envelope.version.model, "version": str(envelope.version.number)}
             raise
         flight.queued = queued
         self._pump_later(pool, envelope.version.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 OK = "OK"
@@ -49,6 +49,12 @@ class Outcomes:
         """Empty; `bounds` as in ArmOutcomes."""
         self._bounds = bounds
         self.arms: dict[ArmKey, ArmOutcomes] = {}
+
+    def keep(self, endpoints: Container[str], versions: Container[str]) -> None:
+        """Forgets the arms whose endpoint or version is not among these: a name may come back as something else."""
+        for key in list(self.arms):
+            if key.endpoint not in endpoints or key.version not in versions:
+                del self.arms[key]
 
     def of(self, endpoint: str, arm: str, version: str) -> ArmOutcomes:
         """The counts of one arm."""

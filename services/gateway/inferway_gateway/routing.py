@@ -57,7 +57,7 @@ class Version:
             return next(iter(self.signatures.values()))
         known = ", ".join(sorted(self.signatures)) or "none"
         raise UnknownSignature.at(
-            field, f"{shown(name)} is no signature of {self.name}; it has: {known}", signature=shown(name)
+            field, f"{shown(name)} is no signature of {self.name}; it has: {known}", signature=clipped(name)
         )
 
 
@@ -196,6 +196,11 @@ class RoutingTable:
 def bucket_of(salt: str, unit: str) -> int:
     """The bucket of `unit`, 0 to 9999."""
     return xxh3_64_intdigest((salt + unit).encode()) * WHOLE >> 64
+
+
+def clipped(name: str) -> str:
+    """`name` as metadata may repeat it: of bounded length, and otherwise as it is."""
+    return name if len(name) <= _SHOWN_CHARACTERS else f"{name[:_SHOWN_CHARACTERS]}…"
 
 
 def shown(name: str) -> str:

@@ -15,6 +15,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from inferway.errors import QueueFull
+from inferway.names import parse_version
 from inferway_chassis.request_queue import Queued, QueueLimits, RequestQueue
 from inferway_inference.speed import SpeedModel
 from inferway_inference.work import Batch, DispatchReason, Request
@@ -188,10 +189,12 @@ class Scheduler:
             or (self.waiting_rows + request.rows > limits.max_rows and self.waiting_items)
             or (self.waiting_bytes + request.byte_count > limits.max_bytes and self.waiting_items)
         ):
+            model, number = parse_version(request.version)
             raise QueueFull(
                 f"the worker's queue of {request.version} is full: {self.waiting_items} requests, "
                 f"{self.waiting_rows} rows, {self.waiting_bytes} bytes",
-                version=request.version,
+                model=model,
+                version=number,
             )
 
     def _left(self, request: Request) -> None:

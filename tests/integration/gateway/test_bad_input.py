@@ -94,6 +94,7 @@ async def test_our_door_names_what_is_wrong(bed: Bed, case: str) -> None:
 
     assert error.reason == reason
     assert [violation.field for violation in error.violations] == ([field] if field else [])
+    assert ("input" in error.metadata) == field.startswith("inputs")
     assert len(error.message) < 500
     assert bed.worker.received == []
 
@@ -192,6 +193,7 @@ async def test_the_open_inference_door_names_what_is_wrong(bed: Bed, case: str) 
 
     assert error.reason == reason
     assert [violation.field for violation in error.violations] == ([field] if field else [])
+    assert ("input" in error.metadata) == field.startswith(("inputs", "raw_input_contents["))
     assert bed.worker.received == []
 
 
@@ -203,6 +205,25 @@ def infer(bed: Bed, request: oip.ModelInferRequest) -> aio.UnaryUnaryCall[Any, o
         response_deserializer=oip.ModelInferResponse.FromString,
     )
     return method(request, timeout=5)
+
+
+async def test_metadata_repeats_names_as_they_were_given(bed: Bed) -> None:
+    """Programs compare them with what they sent; only messages put quotes around them, and both are bounded."""
+    unknown = await refusal_of(bed.stub.Predict(predict_request(inputs=[tensor("z'")]), timeout=5))
+    endless = await refusal_of(bed.stub.Predict(predict_request(inputs=[tensor("z" * 10_000)]), timeout=5))
+
+    assert unknown.metadata["input"] == "z'"
+    assert len(endless.metadata["input"]) < 300
+
+
+async def test_each_protocol_lists_the_datatypes_by_its_own_names(bed: Bed) -> None:
+    """What the message offers can be pasted into the request."""
+    ours = await refusal_of(bed.stub.Predict(predict_request(inputs=[tensor(datatype=99)]), timeout=5))
+    open_inference = await refusal_of(infer(bed, infer_request(lambda r: setattr(r.inputs[0], "datatype", "FLOAT"))))
+
+    assert (ours.metadata["actual"], open_inference.metadata["actual"]) == ("99", "FLOAT")
+    assert "DATA_TYPE_FP32" in ours.message
+    assert " FP32" in open_inference.message
 
 
 async def test_a_typed_element_that_does_not_fit_is_named_by_its_index(bed: Bed) -> None:

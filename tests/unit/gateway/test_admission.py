@@ -70,7 +70,7 @@ def test_shapes_whose_product_overflows_any_integer_are_only_wrong_lengths() -> 
 def test_no_tensor_has_such_a_shape(dimensions: list[int]) -> None:
     """Whatever the signature says."""
     with pytest.raises(ShapeMismatch):
-        checked_shape(dimensions, "inputs[0].shape")
+        checked_shape(dimensions, 0, "x")
 
 
 CODES = {
@@ -92,20 +92,20 @@ def test_integers_are_packed_exactly_or_refused(datatype: Datatype, values: list
         expected = struct.pack(f"<{len(values)}{CODES[datatype]}", *values)
     except struct.error:
         with pytest.raises(InvalidField):
-            pack(datatype, values, (len(values),), "f")
+            pack(datatype, values, (len(values),), "f", "x")
     else:
-        assert pack(datatype, values, (len(values),), "f") == expected
+        assert pack(datatype, values, (len(values),), "f", "x") == expected
 
 
 @given(values=st.lists(st.floats(width=32), max_size=5))
 def test_floats_keep_their_bits(values: list[float]) -> None:
     """NaN and infinities included."""
-    assert pack(FP32, values, (len(values),), "f") == struct.pack(f"<{len(values)}f", *values)
+    assert pack(FP32, values, (len(values),), "f", "x") == struct.pack(f"<{len(values)}f", *values)
 
 
 def test_truth_values_take_a_byte_each() -> None:
     """As the protocol says."""
-    assert pack(Datatype.BOOL, [True, False], (2,), "f") == b"\1\0"
+    assert pack(Datatype.BOOL, [True, False], (2,), "f", "x") == b"\1\0"
 
 
 @given(values=st.lists(st.binary(max_size=9), max_size=5))
@@ -113,7 +113,7 @@ def test_byte_strings_get_their_length_before_them(values: list[bytes]) -> None:
     """Four bytes, little-endian."""
     expected = b"".join(struct.pack("<I", len(value)) + value for value in values)
 
-    assert pack(Datatype.BYTES, values, (len(values),), "f") == expected
+    assert pack(Datatype.BYTES, values, (len(values),), "f", "x") == expected
 
 
 def test_headers_make_a_caller() -> None:

@@ -27,7 +27,7 @@ from inferway_chassis.request_queue import QueueLimits
 from inferway_gateway.dispatch import REPEAT_SECONDS, Dispatcher
 from inferway_gateway.lane import Flight, Lane
 from inferway_gateway.outcomes import Outcomes
-from inferway_gateway.routing import RoutingTable
+from inferway_gateway.routing import Arm, Endpoint, RoutingTable
 from inferway_gateway.workers import Worker
 from tests.unit.gateway.builders import FakeAnswer, FakeLoop, envelope, lane, version
 
@@ -115,7 +115,7 @@ async def test_a_full_queue_refuses_and_names_the_version() -> None:
     with pytest.raises(QueueFull) as caught:
         bench.dispatcher.submit(envelope())
 
-    assert caught.value.metadata["version"] == "1"
+    assert caught.value.metadata == {"model": "echo", "version": "1"}
     assert bench.codes() == {"RESOURCE_EXHAUSTED": 1}
 
 
@@ -336,6 +336,22 @@ async def test_an_unsent_flight_that_finds_no_room_ends_with_no_worker() -> None
 
     assert isinstance(bound.result.exception(), NoWorker)
     assert not queued.result.done()
+
+
+async def test_a_deleted_version_leaves_no_counts() -> None:
+    """A gateway runs for months while models come and go, and exports all that it remembers."""
+    bench = Bench()
+    one = bench.open_lane()
+    bench.answer(bench.dispatcher.submit(envelope()))
+    known = Endpoint("echo", (Arm("v1", V1, 10_000),))
+    bench.dispatcher.apply(RoutingTable("e", 2, {"echo": known}, {V1: version()}, {}))
+    kept = dict(bench.outcomes.arms)
+    bench.dispatcher.apply(RoutingTable("e", 3, {}, {}, {}))
+    bench.dispatcher.set_ready(one, [])
+
+    assert kept
+    assert bench.outcomes.arms == {}
+    assert bench.dispatcher.pools() == []
 
 
 class Story:

@@ -178,8 +178,10 @@ def test_a_full_queue_refuses_at_the_door():
     own = scheduler(max_items=2)
     own.offer(admitted(1, key="a"))
     own.offer(admitted(2, key="b"))
-    with pytest.raises(QueueFull, match="2 requests"):
+    with pytest.raises(QueueFull, match="2 requests") as caught:
         own.offer(admitted(3, key="c"))
+
+    assert caught.value.metadata == {"model": "m", "version": "1"}
 
 
 def test_a_lost_runner_tells_what_was_at_it_from_what_waited():

@@ -14,7 +14,7 @@ from inferway_gateway.admission import FieldNames, checked_shape, unknown_dataty
 from inferway_gateway.contents import pack
 from inferway_gateway.doors.prediction_messages import checked_id, ordered
 from inferway_gateway.envelope import Prediction
-from inferway_gateway.routing import Selector
+from inferway_gateway.routing import Selector, clipped
 from inferway_gateway.tensors import Tensor
 
 _RAW_NAMES = FieldNames("model_name", "parameters[signature]", "raw_input_contents[{}]", "outputs[{}].name")
@@ -129,7 +129,9 @@ def tensors_of(request: pb.ModelInferRequest) -> tuple[list[Tensor], FieldNames]
 def _raw(source: pb.ModelInferRequest.InferInputTensor, contents: bytes, index: int) -> Tensor:
     if source.HasField("contents"):
         raise MixedContents.at(
-            f"inputs[{index}].contents", "must not be set together with raw_input_contents: choose one form"
+            f"inputs[{index}].contents",
+            "must not be set together with raw_input_contents: choose one form",
+            input=clipped(source.name),
         )
     datatype, shape = _header(source, index)
     return Tensor(source.name, datatype, shape, contents)
@@ -143,7 +145,7 @@ def _typed(source: pb.ModelInferRequest.InferInputTensor, index: int) -> Tensor:
         raise ContentsMismatch.at(
             field,
             f"there is no typed form of {datatype.name}; use raw_input_contents",
-            input=source.name,
+            input=clipped(source.name),
             expected="raw_input_contents",
             actual="contents",
         )
@@ -152,12 +154,12 @@ def _typed(source: pb.ModelInferRequest.InferInputTensor, index: int) -> Tensor:
             raise ContentsMismatch.at(
                 f"{field}.{descriptor.name}",
                 f"cannot hold {datatype.name}; use {expected} or raw_input_contents",
-                input=source.name,
+                input=clipped(source.name),
                 expected=expected,
                 actual=descriptor.name,
             )
     values: Sequence[Any] = getattr(source.contents, expected)
-    return Tensor(source.name, datatype, shape, pack(datatype, values, shape, f"{field}.{expected}"))
+    return Tensor(source.name, datatype, shape, pack(datatype, values, shape, f"{field}.{expected}", source.name))
 
 
 def _header(source: pb.ModelInferRequest.InferInputTensor, index: int) -> tuple[Datatype, tuple[int, ...]]:
@@ -165,8 +167,8 @@ def _header(source: pb.ModelInferRequest.InferInputTensor, index: int) -> tuple[
         raise _no_shared_memory(f"input {source.name[:63]}")
     datatype = _DATATYPES.get(source.datatype)
     if datatype is None:
-        raise unknown_datatype(source.datatype, index)
-    return datatype, checked_shape(source.shape, f"inputs[{index}].shape")
+        raise unknown_datatype(source.datatype, index, source.name)
+    return datatype, checked_shape(source.shape, index, source.name)
 
 
 def outputs_of(requested: Iterable[pb.ModelInferRequest.InferRequestedOutputTensor]) -> list[str]:

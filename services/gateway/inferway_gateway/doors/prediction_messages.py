@@ -15,13 +15,14 @@ from inferway.type.v1 import tensor_pb2
 from inferway_gateway.admission import FieldNames, checked_shape, unknown_datatype
 from inferway_gateway.contents import pack
 from inferway_gateway.envelope import Prediction
-from inferway_gateway.routing import Selector
+from inferway_gateway.routing import Selector, clipped
 from inferway_gateway.tensors import OutputTensor, Tensor
 
 FIELD_NAMES = FieldNames(
     endpoint="target.endpoint", signature="target.signature", contents="inputs[{}].raw", output="output_names[{}]"
 )
 MAX_ID_BYTES = 256
+_PREFIX = "DATA_TYPE_"
 _DATATYPES = {int(datatype): datatype for datatype in Datatype}
 _TYPED_FIELDS: Mapping[Datatype, str] = {
     Datatype.BOOL: "bools",
@@ -68,13 +69,15 @@ def timeout_of(timeout: Duration) -> float:
 def _tensor(source: tensor_pb2.Tensor, index: int) -> Tensor:
     datatype = _DATATYPES.get(source.datatype)
     if datatype is None:
-        raise unknown_datatype(source.datatype, index)
-    shape = checked_shape(source.shape, f"inputs[{index}].shape")
+        raise unknown_datatype(str(source.datatype), index, source.name, _PREFIX)
+    shape = checked_shape(source.shape, index, source.name)
     kind = source.WhichOneof("contents")
     if kind == "raw":
         return Tensor(source.name, datatype, shape, source.raw)
     if kind is None:
-        raise ContentsMismatch.at(f"inputs[{index}]", "has no contents", input=source.name, expected="raw", actual="")
+        raise ContentsMismatch.at(
+            f"inputs[{index}]", "has no contents", input=clipped(source.name), expected="raw", actual=""
+        )
     return Tensor(source.name, datatype, shape, _packed(source, datatype, shape, kind, index))
 
 
@@ -84,12 +87,12 @@ def _packed(source: tensor_pb2.Tensor, datatype: Datatype, shape: Sequence[int],
         raise ContentsMismatch.at(
             f"inputs[{index}].{kind}",
             f"cannot hold {datatype.name}; use {expected}" + (" or raw" if expected != "raw" else ""),
-            input=source.name,
+            input=clipped(source.name),
             expected=expected,
             actual=kind,
         )
     values: Sequence[Any] = getattr(source, kind).values
-    return pack(datatype, values, shape, f"inputs[{index}].{kind}")
+    return pack(datatype, values, shape, f"inputs[{index}].{kind}", source.name)
 
 
 def to_response(prediction: Prediction, request_id: str, *, timing: bool) -> pb.PredictResponse:
