@@ -16,7 +16,10 @@ class HealthBoard(Protocol):
 
 
 class HealthReporter:
-    """Publishes "" (synchronised) and `model/{endpoint}`. Changes that come together are told once."""
+    """Publishes "" (synchronised) and `model/{endpoint}`. Changes that come together are told once.
+
+    An endpoint that was deleted is NOT_SERVING from then on: watchers of it must hear that it is gone.
+    """
 
     def __init__(self, models: Models, board: HealthBoard) -> None:
         """Publishes nothing before `run`."""

@@ -266,6 +266,15 @@ async def test_an_unloaded_version_is_refused_until_it_is_restored(bed: Bed) -> 
     assert (await bed.stub.Predict(predict_request(), timeout=5)).outputs
 
 
+async def test_a_deleted_endpoint_stops_serving(bed: Bed) -> None:
+    """Whoever watches its health must hear that it is gone, not see it healthy for ever."""
+    await bed.until_health_is("model/echo", serving=True)
+    await bed.publish(version(1), endpoints=[endpoint("other", arms={V1: 10_000})], revision=2)
+
+    await bed.until_health_is("model/other", serving=True)
+    await bed.until_health_is("model/echo", serving=False)
+
+
 async def test_a_pinned_version_that_nothing_names_says_so(bed: Bed) -> None:
     """Otherwise one would wait for a load that never comes."""
     await bed.publish(version(1), version(2, wanted=False), aliases={"new": V1}, revision=2)

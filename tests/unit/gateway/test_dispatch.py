@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from inferway.errors import (
     DeadlineExceeded,
@@ -23,49 +19,11 @@ from inferway.errors import (
     VersionUnloaded,
     WorkerLost,
 )
-from inferway_chassis.request_queue import QueueLimits
-from inferway_gateway.dispatch import REPEAT_SECONDS, Dispatcher
-from inferway_gateway.lane import Flight, Lane
-from inferway_gateway.outcomes import Outcomes
+from inferway_gateway.dispatch import REPEAT_SECONDS
 from inferway_gateway.routing import Arm, Endpoint, RoutingTable
 from inferway_gateway.workers import Worker
-from tests.unit.gateway.builders import FakeAnswer, FakeLoop, envelope, lane, version
-
-V1 = "models/echo/versions/1"
-
-
-class Bench:
-    """A dispatcher whose time stands still until a test moves it."""
-
-    def __init__(self, **limits: int) -> None:
-        self.now = 0.0
-        self.loop = FakeLoop()
-        self.outcomes = Outcomes([0.1, 1.0])
-        self.dispatcher = Dispatcher(self.loop, lambda: self.now, QueueLimits(**limits), self.outcomes)  # type: ignore[arg-type]
-
-    def open_lane(self, rows: int = 100, worker: Worker | None = None) -> Lane:
-        """A lane of a worker that has version 1 ready."""
-        one = lane(worker)
-        if one.worker not in self.dispatcher.workers:
-            self.dispatcher.workers.append(one.worker)
-        self.dispatcher.set_ready(one, [V1])
-        self.dispatcher.grant(one, V1, rows)
-        return one
-
-    def answer(self, flight: Flight) -> None:
-        """The worker that holds `flight` answers it."""
-        assert flight.lane is not None
-        self.dispatcher.answered(flight.lane, flight.ticket, FakeAnswer())  # type: ignore[arg-type]
-        self.dispatcher.has_room_again()
-
-    def fail(self, flight: Flight, error: InferwayError) -> None:
-        """The worker that holds `flight` refuses it."""
-        assert flight.lane is not None
-        self.dispatcher.failed(flight.lane, flight.ticket, error)
-
-    def codes(self) -> dict[str, int]:
-        """What was counted for the arm."""
-        return self.outcomes.of("echo", "v1", V1).by_code
+from tests.unit.gateway.bench import V1, Bench
+from tests.unit.gateway.builders import envelope, version
 
 
 async def test_a_request_is_bound_at_once_when_there_is_room() -> None:
@@ -352,81 +310,3 @@ async def test_a_deleted_version_leaves_no_counts() -> None:
     assert kept
     assert bench.outcomes.arms == {}
     assert bench.dispatcher.pools() == []
-
-
-class Story:
-    """A dispatcher to which anything may happen, in any order."""
-
-    def __init__(self) -> None:
-        self.bench = Bench(max_items=5)
-        self.flights: list[Flight] = []
-        self.lanes: list[Lane] = []
-        self.refused = 0
-
-    def open(self, number: int) -> None:
-        self.lanes.append(self.bench.open_lane(number))
-
-    def submit(self, number: int) -> None:
-        try:
-            self.flights.append(self.bench.dispatcher.submit(envelope(rows=1 + number % 3)))
-        except InferwayError:
-            self.refused += 1
-
-    def write(self, number: int) -> None:
-        for one in self.lanes[number : number + 1]:
-            one.take_frame()
-
-    def lose(self, number: int) -> None:
-        for one in self.lanes[number : number + 1]:
-            self.bench.dispatcher.lost(one)
-
-    def answer(self, number: int) -> None:
-        for flight in self._bound()[number : number + 1]:
-            self.bench.answer(flight)
-
-    def crash(self, number: int) -> None:
-        for flight in self._bound()[number : number + 1]:
-            self.bench.fail(flight, RunnerCrashed("gone"))
-
-    def expire(self, number: int) -> None:
-        for timer in self.bench.loop.timers[number : number + 1]:
-            timer.fire()
-
-    def abandon(self, number: int) -> None:
-        for flight in self.flights[number : number + 1]:
-            self.bench.dispatcher.abandon(flight)
-
-    def end(self) -> None:
-        """Every link goes, and every deadline passes."""
-        for one in self.lanes:
-            self.bench.dispatcher.lost(one)
-        for timer in self.bench.loop.timers:
-            timer.fire()
-
-    def _bound(self) -> list[Flight]:
-        return [flight for flight in self.flights if flight.lane is not None]
-
-
-ACTIONS = [Story.open, Story.submit, Story.write, Story.lose, Story.answer, Story.crash, Story.expire, Story.abandon]
-
-
-@settings(max_examples=200, deadline=None)
-@given(events=st.lists(st.tuples(st.sampled_from(ACTIONS), st.integers(0, 9)), max_size=60))
-def test_every_flight_ends_once_and_leaves_nothing_behind(events: list[tuple[Callable[..., None], int]]) -> None:
-    """Lost requests and leaked rows are the bugs that only production finds."""
-
-    async def play() -> None:
-        story = Story()
-        for action, number in events:
-            action(story, number)
-        story.end()
-
-        assert all(flight.result.done() for flight in story.flights)
-        assert all(
-            flight.result.cancelled() or flight.result.exception() or flight.result.result() for flight in story.flights
-        )
-        assert sum(story.bench.codes().values()) == len(story.flights) + story.refused
-        assert all((len(one), one.rows, one.worker.rows, one.worker.large_calls) == (0, 0, 0, 0) for one in story.lanes)
-        assert all(len(pool.queue) == 0 for _, pool in story.bench.dispatcher.pools())
-
-    asyncio.run(play())
