@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inferway.errors import InferwayError
 from inferway_client import Client
 
 
@@ -22,4 +23,7 @@ async def main(target: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*(sys.argv[1:] or ["127.0.0.1:8001"])))
+    try:
+        asyncio.run(main(*(sys.argv[1:] or ["127.0.0.1:8001"])))
+    except InferwayError as error:
+        sys.exit(f"error: {error}")

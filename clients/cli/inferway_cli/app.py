@@ -5,13 +5,15 @@ Exit codes: 0 done; 1 it did not work, with one line on stderr that says what to
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import typer
 
 from inferway.errors import InferwayError
 from inferway_cli.commands import catalogue, fleet, predictions, up
-from inferway_cli.console import CommandError, explain, report
+from inferway_cli.console import INTERRUPTED, CommandError, explain, report
 
 FAILED = 1
 
@@ -45,15 +47,32 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
     "Traffic": {"predict": predictions.predict, "load": predictions.load},
     "Watch": {"status": fleet.show_status, "trace": fleet.show_trace, "version": fleet.show_version},
 }
+
+
+def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
+    """Ctrl-C ends a command with its own exit code, whatever the command is doing."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+    return run
+
+
 for _group, _commands in _COMMANDS.items():
     for _name, _function in _commands.items():
-        app.command(_name, rich_help_panel=_group)(_function)
+        app.command(_name, rich_help_panel=_group)(_interruptible(_function))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command line, the process's own if None; returns the exit code, unless typer exits by itself."""
     try:
         app(arguments, prog_name="inferway")
+    except KeyboardInterrupt:
+        return INTERRUPTED
     except InferwayError as error:
         report(explain(error))
         return FAILED

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import typer
 
 from inferway.datatypes import FLOATING, Datatype
 from inferway_cli.console import CommandError
@@ -20,7 +21,8 @@ SYNTHETIC_INTEGERS = 10
 def read_inputs(arguments: Sequence[str], signature: Signature) -> dict[str, Array]:
     """Reads `name=JSON`, `name=@file.npy` or `name=@file.json` for each argument, in the signature's datatypes.
 
-    Raises CommandError for what cannot be read, and for an input that the signature does not have.
+    Raises typer.BadParameter for malformed values, CommandError for a file that cannot be read and for an input that
+    the signature does not have.
     """
     specs = {spec.name: spec for spec in signature.inputs}
     inputs: dict[str, Array] = {}
@@ -51,7 +53,9 @@ def _read_values(name: str, text: str) -> Any:
     except OSError as error:
         raise CommandError(f"--input {name}: {error.filename} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise CommandError(f"--input {name} is neither JSON nor the name of a .npy file after '@': {error}") from None
+        raise typer.BadParameter(
+            f"--input {name} is neither JSON nor the name of a .npy file after '@': {error}"
+        ) from None
 
 
 def _as_array(values: Any, spec: TensorSpec) -> Array:

@@ -10,7 +10,7 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from inferway import names
-from inferway.errors import Internal
+from inferway.errors import Internal, Unavailable
 from inferway.registry.v1 import (
     endpoint_service_pb2,
     endpoint_service_pb2_grpc,
@@ -30,6 +30,10 @@ UPLOAD_SECONDS = 3600.0
 PAGE_SIZE = 1_000
 WRITE_FAILED = "Internal error from Core"
 """What grpcio puts in place of the server's status when a call ends while a message is being written."""
+
+
+class Silent(Unavailable):
+    """The registry did not answer within the fixed time of its calls."""
 
 
 class StatusLost(Internal):
@@ -171,7 +175,12 @@ class Registry:
 
     async def _call(self, method: grpc.aio.UnaryUnaryMultiCallable[Q, R], request: Q) -> R:
         with translated_errors(self._target):
-            return await method(request, timeout=CALL_SECONDS)
+            try:
+                return await method(request, timeout=CALL_SECONDS)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+                    raise Silent(f"the registry at {self._target} did not answer in {CALL_SECONDS:g} s") from error
+                raise
 
 
 def _request_id() -> str:

@@ -92,9 +92,15 @@ def decode_error(error: grpc.aio.AioRpcError, target: str) -> InferwayError:
     kind = BY_STATUS_CODE[error.code()]
     text = error.details() or error.code().name
     if kind is Unreachable:
-        return _without_retry(Unreachable(f"cannot reach {target}: {text.rpartition(': ')[2]}", target=target))
+        return _without_retry(
+            Unreachable(f"cannot reach {target}: {text.rpartition(': ')[2].rstrip(']')}", target=target)
+        )
     if kind is DeadlineExceeded:
         return DeadlineExceeded(f"{target} did not answer in time", stage="client")
+    if kind is Overloaded:
+        return _without_retry(
+            Overloaded(f"the message is over the limit of {target}, 64 MiB by default: {text}", target=target)
+        )
     return _without_retry(kind(text))
 
 

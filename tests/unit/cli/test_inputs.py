@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 
 from inferway.datatypes import Datatype
-from inferway_cli.console import CommandError
 from inferway_cli.inputs import read_inputs, synthesise
 from inferway_cli.signatures import Signature, TensorSpec
 from inferway_client.tensors import datatype_of, dtype_of
@@ -61,5 +61,5 @@ def test_a_pickle_is_not_read(tmp_path: Path):
     """A .npy file from elsewhere must not run code."""
     np.save(tmp_path / "x.npy", np.array([{}], object), allow_pickle=True)
     signature = Signature((TensorSpec("x", Datatype.FP32, (-1, 2)),), ())
-    with pytest.raises(CommandError, match="neither JSON"):
+    with pytest.raises(typer.BadParameter, match="neither JSON"):
         read_inputs([f"x=@{tmp_path / 'x.npy'}"], signature)

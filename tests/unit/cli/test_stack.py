@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+import typer
 
 from inferway_cli.console import CommandError
 from inferway_cli.data_directory import DataDirectory
@@ -19,7 +20,7 @@ from inferway_cli.health import until_serving
 from inferway_cli.stack.child import Child
 from inferway_cli.stack.log_file import LogFile
 from inferway_cli.stack.plan import ProcessPlan, plan_stack
-from inferway_cli.stack.ports import MAX_WORKERS, Claim, Ports, check_free
+from inferway_cli.stack.ports import MAX_WORKERS, Claim, Ports, check_free, check_usable
 
 SERVICE = "tests.unit.cli.fake_service"
 
@@ -42,10 +43,10 @@ def test_a_taken_port_is_named_with_its_purpose_and_its_option(taken: int):
 def test_ports_that_collide_or_do_not_exist_are_named():
     """Options can be wrong as well."""
     ports = Ports(grpc=9999, http=9999).shifted(60_000)
-    with pytest.raises(CommandError, match="is no port"):
-        check_free(ports.claims(1))
-    with pytest.raises(CommandError, match="is wanted twice"):
-        check_free([Claim(9999, "a", "--a"), Claim(9999, "b", "--b")])
+    with pytest.raises(typer.BadParameter, match=r"--http-port\) is no port"):
+        check_usable(ports.claims(1))
+    with pytest.raises(typer.BadParameter, match=r"--b\) is wanted twice"):
+        check_usable([Claim(9999, "a", "--a"), Claim(9999, "b", "--b")])
 
 
 def test_the_default_ports_of_the_largest_stack_do_not_collide():

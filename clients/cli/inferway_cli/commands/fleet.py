@@ -61,12 +61,14 @@ def show_trace(
     """
     path = DataDirectory.choose(data_dir).traces
     if not path.exists():
-        raise CommandError(f"no traces in {path.parent}; --data-dir names the directory of `inferway up`")
+        raise CommandError(f"no traces yet: none in {path.parent}; --data-dir names the directory of `inferway up`")
     with TraceStore(path) as store:
         wanted = trace_id.lower() if trace_id else store.latest()
         roots = build(wanted, store.related(wanted)) if wanted else []
-    if not wanted or not roots:
-        raise CommandError(f"no trace {wanted or ''} here; it may be too old, or was not sampled")
+    if not wanted:
+        raise CommandError("no traces yet: `inferway predict NAME --trace` makes one")
+    if not roots:
+        raise CommandError(f"no trace {wanted} here; it may be too old, or was not sampled")
     if as_json:
         print_json({"trace_id": wanted, "hops": trace_dicts(roots)})
         return

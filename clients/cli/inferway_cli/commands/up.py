@@ -20,7 +20,7 @@ from inferway_cli.demo.show import say_what_next, show
 from inferway_cli.progress import Steps
 from inferway_cli.registry import Registry
 from inferway_cli.stack.plan import plan_stack
-from inferway_cli.stack.ports import MAX_WORKERS, Ports, address, check_free
+from inferway_cli.stack.ports import MAX_WORKERS, Ports, address, check_free, check_usable
 from inferway_cli.stack.supervisor import Supervisor
 from inferway_cli.traces.receiver import TraceReceiver
 from inferway_cli.traces.store import TraceStore
@@ -62,8 +62,9 @@ def up(
         worker_metrics_port,
         otlp_port,
     ).shifted(port_offset)
+    check_usable(ports.claims(workers))
     data = DataDirectory.choose(data_dir)
-    check_free(ports.claims(workers))
+    check_free(ports.claims(workers), port_offset)
     with data.locked():
         asyncio.run(_until_stopped(_run(ports, workers, data, demo)))
 

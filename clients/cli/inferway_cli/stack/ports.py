@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
+import typer
+
 from inferway_cli.console import CommandError
 
 LOOPBACK = "127.0.0.1"
@@ -57,20 +59,27 @@ class Ports:
         return claims
 
 
-def check_free(claims: Iterable[Claim]) -> None:
-    """Raises CommandError naming each port that cannot be used, what for, and the option to change it."""
+def check_usable(claims: Iterable[Claim]) -> None:
+    """Raises typer.BadParameter naming each port that is none or is wanted twice, and the option that says so."""
     listed = list(claims)
     counts = Counter(claim.port for claim in listed)
-    problems = [
-        f"{claim.port} ({claim.purpose}, {claim.option}) {problem}"
-        for claim in listed
-        if (problem := _problem(claim.port, counts[claim.port]))
-    ]
-    if problems:
-        ports = "port" if len(problems) == 1 else "ports"
+    wrong = [(claim, "is no port") for claim in listed if not 0 < claim.port <= LARGEST]
+    twice = [(claim, "is wanted twice") for claim in listed if counts[claim.port] > 1]
+    if wrong or twice:
+        raise typer.BadParameter(", ".join(f"{_described(claim)} {problem}" for claim, problem in wrong or twice))
+
+
+def check_free(claims: Iterable[Claim], offset: int = 0) -> None:
+    """Raises CommandError naming each port that is taken, what for, and the option to change it.
+
+    `offset` is what all ports were moved by already.
+    """
+    taken = [_described(claim) for claim in claims if not _is_free(claim.port)]
+    if taken:
+        ports, verb, them = ("port", "is", "it") if len(taken) == 1 else ("ports", "are", "them")
         raise CommandError(
-            f"{ports} {', '.join(problems)}; stop what runs there (another `inferway up`?), "
-            "or move all ports with --port-offset 100"
+            f"{ports} {', '.join(taken)} {verb} taken; stop what uses {them} (another `inferway up`?), "
+            f"or move all ports with --port-offset {offset + 100}"
         )
 
 
@@ -79,12 +88,8 @@ def address(port: int) -> str:
     return f"{LOOPBACK}:{port}"
 
 
-def _problem(port: int, wanted: int) -> str:
-    if not 0 < port <= LARGEST:
-        return "is no port"
-    if wanted > 1:
-        return "is wanted twice"
-    return "" if _is_free(port) else "is taken"
+def _described(claim: Claim) -> str:
+    return f"{claim.port} ({claim.purpose}, {claim.option})"
 
 
 def _is_free(port: int) -> bool:
