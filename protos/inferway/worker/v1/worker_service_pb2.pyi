@@ -50,7 +50,8 @@ class _LoadStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_LoadState.V
 class LoadState(_LoadState, metaclass=_LoadStateEnumTypeWrapper):
     """The life of a version in a worker.
     PENDING → DOWNLOADING → LOADING → WARMING → READY → DRAINING → UNLOADED;
-    DOWNLOADING, LOADING, WARMING and READY may go to FAILED, and FAILED goes to PENDING for another attempt.
+    DOWNLOADING, LOADING and WARMING may go to FAILED, and FAILED goes to PENDING for another attempt. READY goes to PENDING
+    when the process of the version crashed, and to FAILED when it crashes again and again.
     """
 
 LOAD_STATE_UNSPECIFIED: LoadState.ValueType  # 0
