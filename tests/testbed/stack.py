@@ -13,7 +13,7 @@ from tests.testbed.processes import ServiceProcess
 
 @dataclass(slots=True)
 class Stack:
-    """Registry, workers and gateway. To put a fault proxy between two, override the dialling one's settings."""
+    """Registry, workers and gateway. To put a fault proxy between two, `redirect` the dialling one before it starts."""
 
     directory: Path
     workers_count: int = 1
@@ -31,12 +31,11 @@ class Stack:
         registry, gateway, http, metrics, *workers = [f"127.0.0.1:{port}" for port in ports]
         self.http_target, self.gateway_metrics = http, metrics
         self.registry = self._process("registry", "registry", registry, {})
-        registry_target = self.settings.get("gateway", {}).get("INFERWAY_GATEWAY_REGISTRY_TARGET", registry)
         self.gateway = self._process(
             "gateway",
             "gateway",
             gateway,
-            {"HTTP_ADDRESS": http, "METRICS_ADDRESS": metrics, "REGISTRY_TARGET": registry_target},
+            {"HTTP_ADDRESS": http, "METRICS_ADDRESS": metrics, "REGISTRY_TARGET": registry},
         )
         self.workers = [
             self._process("inference", f"worker-{n}", target, {"REGISTRY_TARGET": registry, "WORKER": f"w{n}"})
@@ -55,6 +54,11 @@ class Stack:
     def processes(self) -> list[ServiceProcess]:
         """All of them, in the order of their start."""
         return [self.registry, *self.workers, self.gateway]
+
+    def redirect(self, process: ServiceProcess, target: str) -> None:
+        """Lets a gateway or a worker dial `target` instead of the registry."""
+        prefix = process.module.upper()
+        process.environment = {**process.environment, f"{prefix}_REGISTRY_TARGET": target}
 
     def end(self) -> None:
         """Ends everything."""
