@@ -80,6 +80,7 @@ CASES = {
     "string lengths that lie": Case(
         request(tensor("text", "BYTES", (1,)), raw=(struct.pack("<I", 100) + b"short",), model="shout"),
         errors.InvalidBytesTensor,
+        'inputs["text"]',
     ),
     "fewer strings than the shape says": Case(
         request(tensor("text", "BYTES", (2,)), raw=(struct.pack("<I", 1) + b"a",), model="shout"),

@@ -38,7 +38,7 @@ RETRY_SECONDS = (0.1, 2.0)
 """First and longest wait before a worker is dialled again."""
 
 
-GATHER_SECONDS = 0.002
+GATHER_SECONDS = 0.005
 """While the process is busy, a frame is kept open for so long, since what else arrives can go with it: a message costs
 the loop twenty times as much as an envelope in it. Measured in docs/adr/0005."""
 IDLE_TURN_SECONDS = 10e-6
