@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FORBIDDEN = {
     "a path of one machine": re.compile(r"(?<![\w.-])/(work|root|home/[a-z]\w*)/"),
     "the address of a package index": re.compile(r"pypi\.org|pythonhosted\.org|://[^\s/]+/simple\b"),
-    "an option that names an index": re.compile(r"--(extra-)?index-url\s*[=\s]\s*\S*://|--find-links[=\s]\S*[:/]"),
+    "an option that names an index": re.compile(r"--(extra-)?index[-]url\s*[=\s]\s*\S*://|--find[-]links[=\s]\S*[:/]"),
 }
 
 
