@@ -365,6 +365,18 @@ class VersionNotServed(FailedPrecondition):
     reason = "VERSION_NOT_SERVED"
 
 
+class DoesNotFit(FailedPrecondition):
+    """The worker has no memory for the version."""
+
+    reason = "DOES_NOT_FIT"
+
+
+class GoldenMismatch(FailedPrecondition):
+    """The version answers its own examples differently."""
+
+    reason = "GOLDEN_MISMATCH"
+
+
 class RequestIdReused(FailedPrecondition):
     """The request_id belongs to a different request."""
 
@@ -393,6 +405,12 @@ class QueueFull(Overloaded):
     """The queue of the version is full."""
 
     reason = "QUEUE_FULL"
+
+
+class WouldBeLate(Overloaded):
+    """The answer would come after the deadline."""
+
+    reason = "WOULD_BE_LATE"
 
 
 class UploadTooLarge(Overloaded):
@@ -472,6 +490,12 @@ class ModelFailed(Internal):
     """The model raised an error on this input."""
 
     reason = "MODEL_FAILED"
+
+
+class Quarantined(Internal):
+    """The request ended the model's process twice."""
+
+    reason = "QUARANTINED"
 
 
 def _leaves(root: type[InferwayError]) -> dict[str, type[InferwayError]]:

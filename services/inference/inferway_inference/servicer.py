@@ -80,6 +80,15 @@ class WorkerServicer:
             statistics=[convert.statistics(*item) for item in self._worker.counters().items()],
         )
 
+    async def ExplainVersion(  # noqa: N802 - the name of the rpc
+        self,
+        request: pb.ExplainVersionRequest,
+        context: grpc.aio.ServicerContext[pb.ExplainVersionRequest, pb.ExplainVersionResponse],
+    ) -> pb.ExplainVersionResponse:
+        """See the proto."""
+        del request, context
+        raise NotSupported("this worker does not explain itself yet", feature="ExplainVersion")
+
     async def _read(self, requests: AsyncIterator[pb.LinkRequest], session: LinkSession) -> None:
         try:
             async for message in requests:

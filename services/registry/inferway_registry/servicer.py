@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from inferway import names
+from inferway.errors import NotSupported
 from inferway.registry.v1 import registry_service_pb2 as pb
 from inferway.registry.v1 import resources_pb2
 from inferway_registry import catalogue, convert, paging
@@ -110,6 +111,12 @@ class RegistryServicer:
             found = await rows.versions(model, before, size + 1)
         page, token = paging.cut(listing, found, size, lambda version: str(version.number))
         return pb.ListModelVersionsResponse(model_versions=map(self._standing, page), next_page_token=token)
+
+    async def SetServingOptions(self, request: pb.SetServingOptionsRequest, _: object) -> pb.SetServingOptionsResponse:
+        raise NotSupported(f"{request.name} cannot be tuned yet", feature="SetServingOptions")
+
+    async def SetVersionPolicy(self, request: pb.SetVersionPolicyRequest, _: object) -> pb.SetVersionPolicyResponse:
+        raise NotSupported(f"{request.name} cannot have a policy yet", feature="SetVersionPolicy")
 
     async def SetModelVersionState(
         self, request: pb.SetModelVersionStateRequest, _: object

@@ -133,6 +133,13 @@ class FakeWorker(WorkerServiceServicer):
             await context.abort_with_status(RpcStatus(error))
         return pb.InferResponse(answer=pb.Answer(outputs=outputs))
 
+    async def ExplainVersion(
+        self, request: pb.ExplainVersionRequest, context: aio.ServicerContext[Any, Any]
+    ) -> pb.ExplainVersionResponse:
+        """Nothing a gateway asks for."""
+        del request, context
+        return pb.ExplainVersionResponse()
+
     async def GetWorkerStatus(
         self, request: pb.GetWorkerStatusRequest, context: aio.ServicerContext[Any, Any]
     ) -> pb.GetWorkerStatusResponse:

@@ -833,3 +833,123 @@ class DeleteAliasResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteAliasResponse: _TypeAlias = DeleteAliasResponse  # noqa: Y015
+
+@_typing.final
+class SetServingOptionsRequest(_message.Message):
+    """Replaces a version's serving options."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SERVING_OPTIONS_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}/versions/{version}`."""
+    etag: _builtins.str
+    """Of the version as last read; empty overwrites whatever is there."""
+    request_id: _builtins.str
+    """Makes the call repeatable; a UUID."""
+    @_builtins.property
+    def serving_options(self) -> _resources_pb2.ServingOptions:
+        """All of them: what is unset here becomes the worker's own choice again."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        serving_options: _resources_pb2.ServingOptions | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["serving_options", b"serving_options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "serving_options", b"serving_options"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetServingOptionsRequest: _TypeAlias = SetServingOptionsRequest  # noqa: Y015
+
+@_typing.final
+class SetServingOptionsResponse(_message.Message):
+    """The version after the change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model_version(self) -> _resources_pb2.ModelVersion:
+        """The version."""
+
+    def __init__(
+        self,
+        *,
+        model_version: _resources_pb2.ModelVersion | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetServingOptionsResponse: _TypeAlias = SetServingOptionsResponse  # noqa: Y015
+
+@_typing.final
+class SetVersionPolicyRequest(_message.Message):
+    """Replaces a model's version policy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VERSION_POLICY_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`models/{model}`."""
+    etag: _builtins.str
+    """Of the model as last read; empty overwrites whatever is there."""
+    request_id: _builtins.str
+    """Makes the call repeatable; a UUID."""
+    @_builtins.property
+    def version_policy(self) -> _resources_pb2.VersionPolicy:
+        """The policy; without one, only versions that arms and aliases name are loaded."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        version_policy: _resources_pb2.VersionPolicy | None = ...,
+        etag: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version_policy", b"version_policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "name", b"name", "request_id", b"request_id", "version_policy", b"version_policy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetVersionPolicyRequest: _TypeAlias = SetVersionPolicyRequest  # noqa: Y015
+
+@_typing.final
+class SetVersionPolicyResponse(_message.Message):
+    """The model after the change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> _resources_pb2.Model:
+        """The model."""
+
+    def __init__(
+        self,
+        *,
+        model: _resources_pb2.Model | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetVersionPolicyResponse: _TypeAlias = SetVersionPolicyResponse  # noqa: Y015

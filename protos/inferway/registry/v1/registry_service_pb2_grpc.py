@@ -98,6 +98,16 @@ class RegistryServiceStub(object):
                 request_serializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetModelVersionStateRequest.SerializeToString,
                 response_deserializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetModelVersionStateResponse.FromString,
                 _registered_method=True)
+        self.SetServingOptions = channel.unary_unary(
+                '/inferway.registry.v1.RegistryService/SetServingOptions',
+                request_serializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetServingOptionsRequest.SerializeToString,
+                response_deserializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetServingOptionsResponse.FromString,
+                _registered_method=True)
+        self.SetVersionPolicy = channel.unary_unary(
+                '/inferway.registry.v1.RegistryService/SetVersionPolicy',
+                request_serializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetVersionPolicyRequest.SerializeToString,
+                response_deserializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetVersionPolicyResponse.FromString,
+                _registered_method=True)
         self.DeleteModelVersion = channel.unary_unary(
                 '/inferway.registry.v1.RegistryService/DeleteModelVersion',
                 request_serializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.DeleteModelVersionRequest.SerializeToString,
@@ -235,6 +245,25 @@ class RegistryServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetServingOptions(self, request, context):
+        """Replaces the bounds within which workers run a version. They hold within a second, without a reload.
+
+        Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetVersionPolicy(self, request, context):
+        """Says which versions of a model workers load beside those that arms and aliases name.
+
+        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, VERSION_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED,
+        STORE_UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DeleteModelVersion(self, request, context):
         """Deletes a version that no arm or alias names.
 
@@ -327,6 +356,16 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.SetModelVersionState,
                     request_deserializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetModelVersionStateRequest.FromString,
                     response_serializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetModelVersionStateResponse.SerializeToString,
+            ),
+            'SetServingOptions': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetServingOptions,
+                    request_deserializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetServingOptionsRequest.FromString,
+                    response_serializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetServingOptionsResponse.SerializeToString,
+            ),
+            'SetVersionPolicy': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetVersionPolicy,
+                    request_deserializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetVersionPolicyRequest.FromString,
+                    response_serializer=inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetVersionPolicyResponse.SerializeToString,
             ),
             'DeleteModelVersion': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteModelVersion,
@@ -672,6 +711,60 @@ class RegistryService(object):
             '/inferway.registry.v1.RegistryService/SetModelVersionState',
             inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetModelVersionStateRequest.SerializeToString,
             inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetModelVersionStateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetServingOptions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferway.registry.v1.RegistryService/SetServingOptions',
+            inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetServingOptionsRequest.SerializeToString,
+            inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetServingOptionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetVersionPolicy(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferway.registry.v1.RegistryService/SetVersionPolicy',
+            inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetVersionPolicyRequest.SerializeToString,
+            inferway_dot_registry_dot_v1_dot_registry__service__pb2.SetVersionPolicyResponse.FromString,
             options,
             channel_credentials,
             insecure,

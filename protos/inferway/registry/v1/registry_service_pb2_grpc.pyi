@@ -85,6 +85,17 @@ class RegistryServiceStub:
 
     Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
     """
+    SetServingOptions: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetServingOptionsRequest, _registry_service_pb2.SetServingOptionsResponse]
+    """Replaces the bounds within which workers run a version. They hold within a second, without a reload.
+
+    Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+    """
+    SetVersionPolicy: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.SetVersionPolicyRequest, _registry_service_pb2.SetVersionPolicyResponse]
+    """Says which versions of a model workers load beside those that arms and aliases name.
+
+    Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, VERSION_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED,
+    STORE_UNAVAILABLE.
+    """
     DeleteModelVersion: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.DeleteModelVersionRequest, _registry_service_pb2.DeleteModelVersionResponse]
     """Deletes a version that no arm or alias names.
 
@@ -246,6 +257,29 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Withdraws a version from serving, or restores it.
 
         Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def SetServingOptions(
+        self,
+        request: _registry_service_pb2.SetServingOptionsRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.SetServingOptionsRequest, _abc.Awaitable[_registry_service_pb2.SetServingOptionsResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.SetServingOptionsResponse]:
+        """Replaces the bounds within which workers run a version. They hold within a second, without a reload.
+
+        Errors: INVALID_NAME, INVALID_FIELD, VERSION_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED, STORE_UNAVAILABLE.
+        """
+
+    @_abc_1.abstractmethod
+    def SetVersionPolicy(
+        self,
+        request: _registry_service_pb2.SetVersionPolicyRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.SetVersionPolicyRequest, _abc.Awaitable[_registry_service_pb2.SetVersionPolicyResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.SetVersionPolicyResponse]:
+        """Says which versions of a model workers load beside those that arms and aliases name.
+
+        Errors: INVALID_NAME, INVALID_FIELD, MODEL_NOT_FOUND, VERSION_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED,
+        STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

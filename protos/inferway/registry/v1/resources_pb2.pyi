@@ -5,6 +5,7 @@ The control plane: what models there are, where their traffic goes, and who serv
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -50,6 +51,34 @@ RUNTIME_LITERT: Runtime.ValueType  # 3
 """LiteRT (.tflite)."""
 Global___Runtime: _TypeAlias = Runtime  # noqa: Y015
 
+class _Isolation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IsolationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Isolation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ISOLATION_UNSPECIFIED: _Isolation.ValueType  # 0
+    """Not set: a process of its own."""
+    ISOLATION_PROCESS: _Isolation.ValueType  # 1
+    """A process of its own: a crash harms nobody else, and unloading gives all memory back."""
+    ISOLATION_GROUP: _Isolation.ValueType  # 2
+    """One process with other small versions of its runtime."""
+    ISOLATION_INLINE: _Isolation.ValueType  # 3
+    """In the worker itself: the least memory and time, and a crash takes the worker with it."""
+
+class Isolation(_Isolation, metaclass=_IsolationEnumTypeWrapper):
+    """Where a version's model runs."""
+
+ISOLATION_UNSPECIFIED: Isolation.ValueType  # 0
+"""Not set: a process of its own."""
+ISOLATION_PROCESS: Isolation.ValueType  # 1
+"""A process of its own: a crash harms nobody else, and unloading gives all memory back."""
+ISOLATION_GROUP: Isolation.ValueType  # 2
+"""One process with other small versions of its runtime."""
+ISOLATION_INLINE: Isolation.ValueType  # 3
+"""In the worker itself: the least memory and time, and a crash takes the worker with it."""
+Global___Isolation: _TypeAlias = Isolation  # noqa: Y015
+
 @_typing.final
 class Model(_message.Message):
     """A name, and its versions."""
@@ -61,6 +90,7 @@ class Model(_message.Message):
     VERSION_NUMBERS_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    VERSION_POLICY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}`. Lower-case letters, digits, `.`, `_` and `-`; 1 to 63 characters, the first a letter or digit."""
     etag: _builtins.str
@@ -77,6 +107,10 @@ class Model(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When the first upload for the model was published."""
 
+    @_builtins.property
+    def version_policy(self) -> Global___VersionPolicy:
+        """Which versions workers load beside those that arms and aliases name."""
+
     def __init__(
         self,
         *,
@@ -85,14 +119,92 @@ class Model(_message.Message):
         version_numbers: _abc.Iterable[_builtins.int] | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        version_policy: Global___VersionPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "version_policy", b"version_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "etag", b"etag", "name", b"name", "version_numbers", b"version_numbers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["aliases", b"aliases", "create_time", b"create_time", "etag", b"etag", "name", b"name", "version_numbers", b"version_numbers", "version_policy", b"version_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class VersionPolicy(_message.Message):
+    """Which versions of a model are kept loaded, whether or not an arm or an alias names them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LATEST_FIELD_NUMBER: _builtins.int
+    ALL_FIELD_NUMBER: _builtins.int
+    SPECIFIC_FIELD_NUMBER: _builtins.int
+    latest: _builtins.int
+    """The newest published versions, so many."""
+    @_builtins.property
+    def all(self) -> Global___AllVersions:
+        """Every published version."""
+
+    @_builtins.property
+    def specific(self) -> Global___SpecificVersions:
+        """These versions."""
+
+    def __init__(
+        self,
+        *,
+        latest: _builtins.int = ...,
+        all: Global___AllVersions | None = ...,
+        specific: Global___SpecificVersions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "latest", b"latest", "policy", b"policy", "specific", b"specific"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all", b"all", "latest", b"latest", "policy", b"policy", "specific", b"specific"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_policy: _TypeAlias = _typing.Literal["latest", "all", "specific"]  # noqa: Y015
+    _WhichOneofArgType_policy: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_policy) -> _WhichOneofReturnType_policy | None: ...
+
+Global___VersionPolicy: _TypeAlias = VersionPolicy  # noqa: Y015
+
+@_typing.final
+class AllVersions(_message.Message):
+    """Every published version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AllVersions: _TypeAlias = AllVersions  # noqa: Y015
+
+@_typing.final
+class SpecificVersions(_message.Message):
+    """Some versions."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Numbers, ascending."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SpecificVersions: _TypeAlias = SpecificVersions  # noqa: Y015
 
 @_typing.final
 class Alias(_message.Message):
@@ -159,6 +271,7 @@ class ModelVersion(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     WORKERS_FIELD_NUMBER: _builtins.int
+    SERVING_OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`models/{model}/versions/{version}`."""
     version: _builtins.int
@@ -189,6 +302,10 @@ class ModelVersion(_message.Message):
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___WorkerVersion]:
         """How it stands on each live worker that wants it."""
 
+    @_builtins.property
+    def serving_options(self) -> Global___ServingOptions:
+        """How it is to be run; may be changed at any time."""
+
     def __init__(
         self,
         *,
@@ -202,14 +319,55 @@ class ModelVersion(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
         workers: _abc.Iterable[Global___WorkerVersion] | None = ...,
+        serving_options: Global___ServingOptions | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "manifest", b"manifest"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "manifest", b"manifest", "serving_options", b"serving_options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "etag", b"etag", "manifest", b"manifest", "name", b"name", "runtime", b"runtime", "signatures", b"signatures", "state", b"state", "version", b"version", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "create_time", b"create_time", "etag", b"etag", "manifest", b"manifest", "name", b"name", "runtime", b"runtime", "serving_options", b"serving_options", "signatures", b"signatures", "state", b"state", "version", b"version", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ModelVersion: _TypeAlias = ModelVersion  # noqa: Y015
+
+@_typing.final
+class ServingOptions(_message.Message):
+    """Bounds within which a worker tunes itself. They change while the version serves, without a reload; each unset one
+    is the worker's own choice.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAX_BATCH_ROWS_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_DELAY_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    max_batch_rows: _builtins.int
+    """Rows that are batched at most."""
+    instances: _builtins.int
+    """Copies of the model."""
+    @_builtins.property
+    def max_queue_delay(self) -> _duration_pb2.Duration:
+        """The longest that a batch is held open on purpose."""
+
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sizes to which batches are padded, ascending."""
+
+    def __init__(
+        self,
+        *,
+        max_batch_rows: _builtins.int = ...,
+        max_queue_delay: _duration_pb2.Duration | None = ...,
+        buckets: _abc.Iterable[_builtins.int] | None = ...,
+        instances: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_queue_delay", b"max_queue_delay"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "instances", b"instances", "max_batch_rows", b"max_batch_rows", "max_queue_delay", b"max_queue_delay"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServingOptions: _TypeAlias = ServingOptions  # noqa: Y015
 
 @_typing.final
 class WorkerVersion(_message.Message):
@@ -328,12 +486,18 @@ class VersionConfig(_message.Message):
     MAX_BATCH_ROWS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    ISOLATION_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     idempotent: _builtins.bool
     """Predictions change nothing outside the answer, so they may be repeated after a crash. Unset means true."""
     max_batch_rows: _builtins.int
     """Rows that are batched at most; 0 lets the worker choose."""
     description: _builtins.str
     """Free text, shown to people."""
+    isolation: Global___Isolation.ValueType
+    """Where the model runs."""
+    memory_bytes: _builtins.int
+    """Memory that one copy needs, in bytes; 0 lets the worker measure it."""
     @_builtins.property
     def forbid_nan_inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Inputs in which NaN is refused."""
@@ -350,10 +514,12 @@ class VersionConfig(_message.Message):
         max_batch_rows: _builtins.int = ...,
         description: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        isolation: Global___Isolation.ValueType = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotent", b"_idempotent", "idempotent", b"idempotent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotent", b"_idempotent", "description", b"description", "forbid_nan_inputs", b"forbid_nan_inputs", "idempotent", b"idempotent", "labels", b"labels", "max_batch_rows", b"max_batch_rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotent", b"_idempotent", "description", b"description", "forbid_nan_inputs", b"forbid_nan_inputs", "idempotent", b"idempotent", "isolation", b"isolation", "labels", b"labels", "max_batch_rows", b"max_batch_rows", "memory_bytes", b"memory_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotent: _TypeAlias = _typing.Literal["idempotent"]  # noqa: Y015
     _WhichOneofArgType__idempotent: _TypeAlias = _typing.Literal["_idempotent", b"_idempotent"]  # noqa: Y015

@@ -92,6 +92,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The request_id was used for a different request. Metadata: request_id."""
     ERROR_REASON_VERSION_NOT_SERVED: _ErrorReason.ValueType  # 55
     """FAILED_PRECONDITION. No arm and no alias names the version, so no worker loads it. Metadata: model, version."""
+    ERROR_REASON_DOES_NOT_FIT: _ErrorReason.ValueType  # 56
+    """FAILED_PRECONDITION. The worker has no memory for the version. Metadata: model, version, needed, free (bytes)."""
+    ERROR_REASON_GOLDEN_MISMATCH: _ErrorReason.ValueType  # 57
+    """FAILED_PRECONDITION. The version answers its own examples differently. Metadata: signature, output, difference."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 60
     """ABORTED. The resource changed since it was read: read it again. Metadata: resource, expected, actual."""
     ERROR_REASON_UPLOAD_CONFLICT: _ErrorReason.ValueType  # 61
@@ -106,6 +110,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED, with RetryInfo. The registry has no room to store the upload."""
     ERROR_REASON_TOO_MANY_CONCURRENT: _ErrorReason.ValueType  # 73
     """RESOURCE_EXHAUSTED, with RetryInfo. Too many streams, items or uploads at once. Metadata: limit."""
+    ERROR_REASON_WOULD_BE_LATE: _ErrorReason.ValueType  # 74
+    """RESOURCE_EXHAUSTED, with RetryInfo. The answer would be late. Metadata: model, version, predicted_wait_ms."""
     ERROR_REASON_VERSION_NOT_READY: _ErrorReason.ValueType  # 80
     """UNAVAILABLE, with RetryInfo. The version is still being loaded. Metadata: model, version."""
     ERROR_REASON_NO_WORKER: _ErrorReason.ValueType  # 81
@@ -132,6 +138,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INTERNAL. The model raised an error on this input. Metadata: model, version, cause."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 101
     """INTERNAL. A fault of inferway; the log has it under the trace id."""
+    ERROR_REASON_QUARANTINED: _ErrorReason.ValueType  # 102
+    """INTERNAL. The request ended the model's process twice: it is not tried again. Metadata: model, version."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The vocabulary of inferway's errors. Every error status carries a google.rpc.ErrorInfo whose `reason` is one of
@@ -209,6 +217,10 @@ ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 54
 """FAILED_PRECONDITION. The request_id was used for a different request. Metadata: request_id."""
 ERROR_REASON_VERSION_NOT_SERVED: ErrorReason.ValueType  # 55
 """FAILED_PRECONDITION. No arm and no alias names the version, so no worker loads it. Metadata: model, version."""
+ERROR_REASON_DOES_NOT_FIT: ErrorReason.ValueType  # 56
+"""FAILED_PRECONDITION. The worker has no memory for the version. Metadata: model, version, needed, free (bytes)."""
+ERROR_REASON_GOLDEN_MISMATCH: ErrorReason.ValueType  # 57
+"""FAILED_PRECONDITION. The version answers its own examples differently. Metadata: signature, output, difference."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 60
 """ABORTED. The resource changed since it was read: read it again. Metadata: resource, expected, actual."""
 ERROR_REASON_UPLOAD_CONFLICT: ErrorReason.ValueType  # 61
@@ -223,6 +235,8 @@ ERROR_REASON_STORAGE_FULL: ErrorReason.ValueType  # 72
 """RESOURCE_EXHAUSTED, with RetryInfo. The registry has no room to store the upload."""
 ERROR_REASON_TOO_MANY_CONCURRENT: ErrorReason.ValueType  # 73
 """RESOURCE_EXHAUSTED, with RetryInfo. Too many streams, items or uploads at once. Metadata: limit."""
+ERROR_REASON_WOULD_BE_LATE: ErrorReason.ValueType  # 74
+"""RESOURCE_EXHAUSTED, with RetryInfo. The answer would be late. Metadata: model, version, predicted_wait_ms."""
 ERROR_REASON_VERSION_NOT_READY: ErrorReason.ValueType  # 80
 """UNAVAILABLE, with RetryInfo. The version is still being loaded. Metadata: model, version."""
 ERROR_REASON_NO_WORKER: ErrorReason.ValueType  # 81
@@ -249,4 +263,6 @@ ERROR_REASON_MODEL_FAILED: ErrorReason.ValueType  # 100
 """INTERNAL. The model raised an error on this input. Metadata: model, version, cause."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 101
 """INTERNAL. A fault of inferway; the log has it under the trace id."""
+ERROR_REASON_QUARANTINED: ErrorReason.ValueType  # 102
+"""INTERNAL. The request ended the model's process twice: it is not tried again. Metadata: model, version."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

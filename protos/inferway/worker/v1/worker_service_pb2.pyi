@@ -246,6 +246,7 @@ class VersionStatus(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     SPEED_FIELD_NUMBER: _builtins.int
     FAILED_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """`models/{model}/versions/{version}`."""
     state: Global___LoadState.ValueType
@@ -262,6 +263,10 @@ class VersionStatus(_message.Message):
     def speed(self) -> Global___SpeedModel:
         """What the worker has learned of its speed."""
 
+    @_builtins.property
+    def plan(self) -> Global___ServingPlan:
+        """How the worker runs it; unset before it is ready."""
+
     def __init__(
         self,
         *,
@@ -271,10 +276,11 @@ class VersionStatus(_message.Message):
         memory_bytes: _builtins.int = ...,
         speed: Global___SpeedModel | None = ...,
         failed_attempts: _builtins.int = ...,
+        plan: Global___ServingPlan | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "speed", b"speed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "plan", b"plan", "speed", b"speed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "failed_attempts", b"failed_attempts", "memory_bytes", b"memory_bytes", "speed", b"speed", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "failed_attempts", b"failed_attempts", "memory_bytes", b"memory_bytes", "plan", b"plan", "speed", b"speed", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -564,18 +570,24 @@ class AnswerFrame(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ANSWERS_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Answer]:
         """One for each finished envelope."""
+
+    @_builtins.property
+    def credits(self) -> _containers.RepeatedCompositeFieldContainer[Global___CreditGrant]:
+        """Room that became free with them, as in a message of its own."""
 
     def __init__(
         self,
         *,
         answers: _abc.Iterable[Global___Answer] | None = ...,
+        credits: _abc.Iterable[Global___CreditGrant] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "credits", b"credits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -637,19 +649,25 @@ class CreditGrant(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
+    SPEED_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """`models/{model}/versions/{version}`."""
     rows: _builtins.int
     """Rows that may be sent in addition to those granted before."""
+    @_builtins.property
+    def speed(self) -> Global___SpeedModel:
+        """What was learned of the version's speed, when it changed since it was last told."""
+
     def __init__(
         self,
         *,
         version: _builtins.str = ...,
         rows: _builtins.int = ...,
+        speed: Global___SpeedModel | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["speed", b"speed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rows", b"rows", "speed", b"speed", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -885,3 +903,349 @@ class BatchStatistics(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchStatistics: _TypeAlias = BatchStatistics  # noqa: Y015
+
+@_typing.final
+class ExplainVersionRequest(_message.Message):
+    """Asks how a version is served."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """`models/{model}/versions/{version}`."""
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainVersionRequest: _TypeAlias = ExplainVersionRequest  # noqa: Y015
+
+@_typing.final
+class ExplainVersionResponse(_message.Message):
+    """How one worker serves a version, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    CURVES_FIELD_NUMBER: _builtins.int
+    QUEUE_FIELD_NUMBER: _builtins.int
+    CREDITS_FIELD_NUMBER: _builtins.int
+    DECISIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def status(self) -> Global___VersionStatus:
+        """State, memory, speed and plan."""
+
+    @_builtins.property
+    def curves(self) -> _containers.RepeatedCompositeFieldContainer[Global___LatencyCurve]:
+        """What was learned, one curve for each signature and shape."""
+
+    @_builtins.property
+    def queue(self) -> Global___QueueStatus:
+        """What waits in the worker. What waits for the worker is in the gateways' queues."""
+
+    @_builtins.property
+    def credits(self) -> _containers.RepeatedCompositeFieldContainer[Global___LinkCredits]:
+        """Each link's part of the version's window."""
+
+    @_builtins.property
+    def decisions(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchDecision]:
+        """The last batches, oldest first."""
+
+    def __init__(
+        self,
+        *,
+        status: Global___VersionStatus | None = ...,
+        curves: _abc.Iterable[Global___LatencyCurve] | None = ...,
+        queue: Global___QueueStatus | None = ...,
+        credits: _abc.Iterable[Global___LinkCredits] | None = ...,
+        decisions: _abc.Iterable[Global___BatchDecision] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["queue", b"queue", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credits", b"credits", "curves", b"curves", "decisions", b"decisions", "queue", b"queue", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplainVersionResponse: _TypeAlias = ExplainVersionResponse  # noqa: Y015
+
+@_typing.final
+class ServingPlan(_message.Message):
+    """How a worker runs a version: what warm-up measured, within what the publisher and the operator permit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ISOLATION_FIELD_NUMBER: _builtins.int
+    INSTANCES_FIELD_NUMBER: _builtins.int
+    CALLERS_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    CALL_PATH_FIELD_NUMBER: _builtins.int
+    BUCKETS_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_ROWS_FIELD_NUMBER: _builtins.int
+    MAX_QUEUE_DELAY_US_FIELD_NUMBER: _builtins.int
+    TRIALS_FIELD_NUMBER: _builtins.int
+    isolation: _builtins.str
+    """Where the model runs: `process`, `group` or `inline`."""
+    instances: _builtins.int
+    """Copies of the model."""
+    callers: _builtins.int
+    """Batches that are computed side by side in each copy."""
+    threads: _builtins.int
+    """Threads that one operation may use."""
+    call_path: _builtins.str
+    """How the runtime is called, in its own terms, for example `session callable`."""
+    max_batch_rows: _builtins.int
+    """Rows that are batched at most."""
+    max_queue_delay_us: _builtins.int
+    """The longest that a batch is held open on purpose, in microseconds; 0 means never."""
+    @_builtins.property
+    def buckets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Sizes to which batches are padded, ascending; empty means none."""
+
+    @_builtins.property
+    def trials(self) -> _containers.RepeatedCompositeFieldContainer[Global___PlanTrial]:
+        """What warm-up compared before it chose."""
+
+    def __init__(
+        self,
+        *,
+        isolation: _builtins.str = ...,
+        instances: _builtins.int = ...,
+        callers: _builtins.int = ...,
+        threads: _builtins.int = ...,
+        call_path: _builtins.str = ...,
+        buckets: _abc.Iterable[_builtins.int] | None = ...,
+        max_batch_rows: _builtins.int = ...,
+        max_queue_delay_us: _builtins.int = ...,
+        trials: _abc.Iterable[Global___PlanTrial] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["buckets", b"buckets", "call_path", b"call_path", "callers", b"callers", "instances", b"instances", "isolation", b"isolation", "max_batch_rows", b"max_batch_rows", "max_queue_delay_us", b"max_queue_delay_us", "threads", b"threads", "trials", b"trials"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServingPlan: _TypeAlias = ServingPlan  # noqa: Y015
+
+@_typing.final
+class PlanTrial(_message.Message):
+    """One way of running a version that warm-up tried."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLERS_FIELD_NUMBER: _builtins.int
+    THREADS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    ROWS_PER_SECOND_FIELD_NUMBER: _builtins.int
+    CALL_PATH_FIELD_NUMBER: _builtins.int
+    callers: _builtins.int
+    """Batches side by side."""
+    threads: _builtins.int
+    """Threads that one operation could use."""
+    rows: _builtins.int
+    """Rows in each batch."""
+    rows_per_second: _builtins.float
+    """What it reached."""
+    call_path: _builtins.str
+    """How the runtime was called."""
+    def __init__(
+        self,
+        *,
+        callers: _builtins.int = ...,
+        threads: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        rows_per_second: _builtins.float = ...,
+        call_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call_path", b"call_path", "callers", b"callers", "rows", b"rows", "rows_per_second", b"rows_per_second", "threads", b"threads"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlanTrial: _TypeAlias = PlanTrial  # noqa: Y015
+
+@_typing.final
+class LatencyCurve(_message.Message):
+    """Latency of a batch as it was learned for one signature and shape."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    POINTS_FIELD_NUMBER: _builtins.int
+    signature: _builtins.str
+    """The signature."""
+    shape: _builtins.str
+    """Trailing dimensions of the inputs, for example `x[32]`."""
+    @_builtins.property
+    def points(self) -> _containers.RepeatedCompositeFieldContainer[Global___LatencyPoint]:
+        """By rows, ascending."""
+
+    def __init__(
+        self,
+        *,
+        signature: _builtins.str = ...,
+        shape: _builtins.str = ...,
+        points: _abc.Iterable[Global___LatencyPoint] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["points", b"points", "shape", b"shape", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LatencyCurve: _TypeAlias = LatencyCurve  # noqa: Y015
+
+@_typing.final
+class LatencyPoint(_message.Message):
+    """One point of a latency curve."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROWS_FIELD_NUMBER: _builtins.int
+    COMPUTE_US_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    rows: _builtins.int
+    """Rows in the batch."""
+    compute_us: _builtins.float
+    """Time to compute it, in microseconds."""
+    samples: _builtins.int
+    """Batches of about this size that were seen."""
+    def __init__(
+        self,
+        *,
+        rows: _builtins.int = ...,
+        compute_us: _builtins.float = ...,
+        samples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_us", b"compute_us", "rows", b"rows", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LatencyPoint: _TypeAlias = LatencyPoint  # noqa: Y015
+
+@_typing.final
+class QueueStatus(_message.Message):
+    """What waits in a queue."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    OLDEST_US_FIELD_NUMBER: _builtins.int
+    requests: _builtins.int
+    """Requests."""
+    rows: _builtins.int
+    """Their rows."""
+    bytes: _builtins.int
+    """Bytes of their inputs."""
+    oldest_us: _builtins.int
+    """How long the oldest has waited, in microseconds."""
+    def __init__(
+        self,
+        *,
+        requests: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+        oldest_us: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "oldest_us", b"oldest_us", "requests", b"requests", "rows", b"rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___QueueStatus: _TypeAlias = QueueStatus  # noqa: Y015
+
+@_typing.final
+class LinkCredits(_message.Message):
+    """One link's part of a version's window of rows."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GATEWAY_FIELD_NUMBER: _builtins.int
+    OPEN_ROWS_FIELD_NUMBER: _builtins.int
+    SHARE_ROWS_FIELD_NUMBER: _builtins.int
+    gateway: _builtins.str
+    """The gateway process, as its hello named it."""
+    open_rows: _builtins.int
+    """Rows granted and not yet answered or given back."""
+    share_rows: _builtins.int
+    """Rows that the link may have open."""
+    def __init__(
+        self,
+        *,
+        gateway: _builtins.str = ...,
+        open_rows: _builtins.int = ...,
+        share_rows: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "open_rows", b"open_rows", "share_rows", b"share_rows"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LinkCredits: _TypeAlias = LinkCredits  # noqa: Y015
+
+@_typing.final
+class BatchDecision(_message.Message):
+    """A batch, and why it was dispatched when it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DISPATCH_TIME_US_FIELD_NUMBER: _builtins.int
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    ROWS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    WAITED_US_FIELD_NUMBER: _builtins.int
+    EXPECTED_US_FIELD_NUMBER: _builtins.int
+    COMPUTE_US_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    dispatch_time_us: _builtins.int
+    """When it was dispatched, in microseconds since 1970."""
+    signature: _builtins.str
+    """The signature."""
+    requests: _builtins.int
+    """Requests in it."""
+    rows: _builtins.int
+    """Their rows."""
+    reason: _tensor_pb2.DispatchReason.ValueType
+    """Why."""
+    waited_us: _builtins.int
+    """How long its oldest request had waited, in microseconds."""
+    expected_us: _builtins.int
+    """How long it was expected to take, in microseconds; 0 if nothing was known."""
+    compute_us: _builtins.int
+    """How long it took, in microseconds; 0 if it is under way."""
+    explanation: _builtins.str
+    """The same in words."""
+    def __init__(
+        self,
+        *,
+        dispatch_time_us: _builtins.int = ...,
+        signature: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        rows: _builtins.int = ...,
+        reason: _tensor_pb2.DispatchReason.ValueType = ...,
+        waited_us: _builtins.int = ...,
+        expected_us: _builtins.int = ...,
+        compute_us: _builtins.int = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compute_us", b"compute_us", "dispatch_time_us", b"dispatch_time_us", "expected_us", b"expected_us", "explanation", b"explanation", "reason", b"reason", "requests", b"requests", "rows", b"rows", "signature", b"signature", "waited_us", b"waited_us"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchDecision: _TypeAlias = BatchDecision  # noqa: Y015

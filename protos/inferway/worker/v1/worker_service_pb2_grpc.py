@@ -50,6 +50,11 @@ class WorkerServiceStub(object):
                 request_serializer=inferway_dot_worker_dot_v1_dot_worker__service__pb2.GetWorkerStatusRequest.SerializeToString,
                 response_deserializer=inferway_dot_worker_dot_v1_dot_worker__service__pb2.GetWorkerStatusResponse.FromString,
                 _registered_method=True)
+        self.ExplainVersion = channel.unary_unary(
+                '/inferway.worker.v1.WorkerService/ExplainVersion',
+                request_serializer=inferway_dot_worker_dot_v1_dot_worker__service__pb2.ExplainVersionRequest.SerializeToString,
+                response_deserializer=inferway_dot_worker_dot_v1_dot_worker__service__pb2.ExplainVersionResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServiceServicer(object):
@@ -85,6 +90,15 @@ class WorkerServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExplainVersion(self, request, context):
+        """Tells how a version is being served and why: what was learned, what waits, and the last decisions.
+
+        Errors: INVALID_NAME, VERSION_NOT_READY.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -102,6 +116,11 @@ def add_WorkerServiceServicer_to_server(servicer, server):
                     servicer.GetWorkerStatus,
                     request_deserializer=inferway_dot_worker_dot_v1_dot_worker__service__pb2.GetWorkerStatusRequest.FromString,
                     response_serializer=inferway_dot_worker_dot_v1_dot_worker__service__pb2.GetWorkerStatusResponse.SerializeToString,
+            ),
+            'ExplainVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainVersion,
+                    request_deserializer=inferway_dot_worker_dot_v1_dot_worker__service__pb2.ExplainVersionRequest.FromString,
+                    response_serializer=inferway_dot_worker_dot_v1_dot_worker__service__pb2.ExplainVersionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -186,6 +205,33 @@ class WorkerService(object):
             '/inferway.worker.v1.WorkerService/GetWorkerStatus',
             inferway_dot_worker_dot_v1_dot_worker__service__pb2.GetWorkerStatusRequest.SerializeToString,
             inferway_dot_worker_dot_v1_dot_worker__service__pb2.GetWorkerStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/inferway.worker.v1.WorkerService/ExplainVersion',
+            inferway_dot_worker_dot_v1_dot_worker__service__pb2.ExplainVersionRequest.SerializeToString,
+            inferway_dot_worker_dot_v1_dot_worker__service__pb2.ExplainVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

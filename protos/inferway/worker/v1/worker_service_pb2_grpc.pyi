@@ -33,6 +33,11 @@ class WorkerServiceStub:
 
     Errors: INTERNAL.
     """
+    ExplainVersion: _aio.UnaryUnaryMultiCallable[_worker_service_pb2.ExplainVersionRequest, _worker_service_pb2.ExplainVersionResponse]
+    """Tells how a version is being served and why: what was learned, what waits, and the last decisions.
+
+    Errors: INVALID_NAME, VERSION_NOT_READY.
+    """
 
 class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
     """A worker executes predictions that gateways bind to it. Gateways dial; one gateway may hold several links."""
@@ -70,6 +75,17 @@ class WorkerServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells what the worker holds: versions, their states, queues, memory.
 
         Errors: INTERNAL.
+        """
+
+    @_abc_1.abstractmethod
+    def ExplainVersion(
+        self,
+        request: _worker_service_pb2.ExplainVersionRequest,
+        context: _aio.ServicerContext[_worker_service_pb2.ExplainVersionRequest, _abc.Awaitable[_worker_service_pb2.ExplainVersionResponse]],
+    ) -> _abc.Awaitable[_worker_service_pb2.ExplainVersionResponse]:
+        """Tells how a version is being served and why: what was learned, what waits, and the last decisions.
+
+        Errors: INVALID_NAME, VERSION_NOT_READY.
         """
 
 def add_WorkerServiceServicer_to_server(servicer: WorkerServiceServicer, server: _aio.Server) -> None: ...
