@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from inferway.datatypes import FLOATING, Datatype
 from inferway.errors import CorruptArtifact, ModelFailed
+from inferway_inference.runtimes.base import CPU, Placement
 from inferway_inference.signatures import Signature, TensorSpec
 
 FILE = "fake_model.json"
@@ -40,9 +41,9 @@ class FakeRuntime:
         self._described: dict[str, dict[str, Any]] = {}
         self._signatures: dict[str, Signature] = {}
 
-    def load(self, path: Path, threads: int) -> tuple[Signature, ...]:
+    def load(self, path: Path, threads: int, placement: Placement = CPU) -> tuple[Signature, ...]:
         """As the interface says."""
-        del threads
+        del threads, placement
         try:
             self._described = json.loads((path / FILE).read_text())["signatures"]
             self._signatures = {name: _signature(name, content) for name, content in self._described.items()}
@@ -62,6 +63,9 @@ class FakeRuntime:
         results = _OPERATIONS[content["operation"]](ordered, content)
         named = zip((spec.name for spec in known.outputs), results, strict=True)
         return {name: values for name, values in named if name in outputs}
+
+    def close(self) -> None:
+        """As the interface says."""
 
 
 def open_runtime() -> FakeRuntime:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from inferway.datatypes import Datatype
 from inferway.errors import CorruptArtifact, ModelFailed, VersionLoadFailed
-from inferway_inference.runtimes.base import EXPORT_ADVICE, version_at_fault
+from inferway_inference.runtimes.base import CPU, EXPORT_ADVICE, Placement, version_at_fault
 from inferway_inference.signatures import Signature, TensorSpec
 
 
@@ -86,12 +86,13 @@ class TensorFlowRuntime:
     def __init__(self) -> None:
         """Nothing is loaded."""
         self._calls: dict[str, tuple[list[str], list[str], Callable[..., Sequence[Any]]]] = {}
+        self._session: Any = None
         self._objects: Any = None
         """Tables live as long as the object that was loaded."""
 
-    def load(self, path: Path, threads: int) -> tuple[Signature, ...]:
+    def load(self, path: Path, threads: int, placement: Placement = CPU) -> tuple[Signature, ...]:
         """As the interface says."""
-        session = _open_session(threads)
+        session = _open_session(threads, placement)
         meta_graph = _restore(session, path)
         definitions = {name: one for name, one in meta_graph.signature_def.items() if name != _INITIALISER}
         read = {name: _signature(name, definition) for name, definition in definitions.items()}
@@ -101,10 +102,11 @@ class TensorFlowRuntime:
         ends = {name: _ends(session.graph, one, definitions[name]) for name, one in signatures.items()}
         if meta_graph.HasField("object_graph_def") and _lacks_values(session, ends.values()):
             session.close()
-            session = _open_session(threads)
+            session = _open_session(threads, placement)
             self._objects, ends = _restore_objects(session, path, signatures.values())
         for name, signature in signatures.items():
             self._calls[name] = _callable(session, signature, ends[name])
+        self._session = session
         return tuple(signatures.values())
 
     def call(
@@ -122,17 +124,32 @@ class TensorFlowRuntime:
         named = zip(output_names, results, strict=True)
         return {name: np.asarray(values) for name, values in named if name in outputs}
 
+    def close(self) -> None:
+        """As the interface says."""
+        self._calls.clear()
+        self._objects = None
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
 
 def open_runtime() -> TensorFlowRuntime:
     """A new, empty runtime."""
     return TensorFlowRuntime()
 
 
-def _open_session(threads: int) -> Any:
+def _open_session(threads: int, placement: Placement) -> Any:
     config = config_pb2.ConfigProto(
-        inter_op_parallelism_threads=-1, intra_op_parallelism_threads=threads, allow_soft_placement=True
+        inter_op_parallelism_threads=-1,
+        intra_op_parallelism_threads=threads,
+        allow_soft_placement=True,
+        device_count={"GPU": 0} if placement.gpu is None else {},
     )
-    config.gpu_options.allow_growth = True
+    config.gpu_options.allow_growth = placement.memory_growth
+    if placement.gpu is not None:
+        config.gpu_options.visible_device_list = str(placement.gpu)
+    if placement.xla:
+        config.graph_options.optimizer_options.global_jit_level = config_pb2.OptimizerOptions.ON_1
     return sessions.Session(graph=ops.Graph(), config=config)
 
 
