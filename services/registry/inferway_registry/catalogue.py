@@ -9,9 +9,18 @@ from dataclasses import replace
 
 from inferway import names
 from inferway.errors import AliasNotFound, InferwayError, ModelNotFound, ResourceInUse, VersionNotFound
-from inferway_registry import endpoints
+from inferway_registry import endpoints, serving
 from inferway_registry.ledger import Change, check_etag
-from inferway_registry.resources import Alias, Model, ModelVersion, Signature, Upload, VersionState
+from inferway_registry.resources import (
+    Alias,
+    Model,
+    ModelVersion,
+    ServingOptions,
+    Signature,
+    Upload,
+    VersionPolicy,
+    VersionState,
+)
 from inferway_registry.store.reader import Reader
 from inferway_registry.wording import listed
 
@@ -67,19 +76,59 @@ async def set_state(change: Change, model: str, number: int, state: VersionState
     if before.state is state:
         return before
     after = replace(before, state=state, revision=change.revision)
-    await change.rows.set_version_state(after)
+    await change.rows.change_version(after)
     change.updated(after.name, before.revision, state=state.name)
     await endpoints.follow(change, model)
     return after
 
 
+async def set_serving_options(
+    change: Change, model: str, number: int, options: ServingOptions, given_etag: str
+) -> ModelVersion:
+    """Replaces the bounds of a version; raises InvalidField, VersionNotFound or EtagMismatch.
+
+    Nothing changes if they are the same.
+    """
+    before = await require_version(change.rows, model, number)
+    check_etag(before.name, given_etag, before.revision)
+    serving.check_options(options, before.config.max_batch_rows, "serving_options")
+    if before.serving_options == options:
+        return before
+    after = replace(before, serving_options=options, revision=change.revision)
+    await change.rows.change_version(after)
+    change.updated(after.name, before.revision, serving_options=serving.options_in_words(options))
+    return after
+
+
+async def set_version_policy(change: Change, model: str, policy: VersionPolicy, given_etag: str) -> Model:
+    """Replaces the policy of a model; raises InvalidField, ModelNotFound, VersionNotFound or EtagMismatch.
+
+    Nothing changes if it is the same.
+    """
+    before = await require_model(change.rows, model)
+    check_etag(before.name, given_etag, before.revision)
+    serving.check_policy(policy, "version_policy")
+    for number in policy.specific:
+        await require_version(change.rows, model, number)
+    if before.version_policy == policy:
+        return before
+    after = replace(before, version_policy=policy, revision=change.revision)
+    await change.rows.change_model(after)
+    change.updated(after.name, before.revision, version_policy=serving.policy_in_words(policy))
+    return after
+
+
 async def delete_version(change: Change, model: str, number: int, given_etag: str) -> None:
-    """Deletes a version; raises VersionNotFound, EtagMismatch, or ResourceInUse if an arm or alias names it."""
+    """Deletes a version.
+
+    Raises VersionNotFound, EtagMismatch, or ResourceInUse if an arm, an alias or the model's policy names it.
+    """
     version = await require_version(change.rows, model, number)
     check_etag(version.name, given_etag, version.revision)
     owner = await require_model(change.rows, model)
     users = [names.endpoint_name(endpoint) for endpoint in await change.rows.endpoints_naming(model, number)]
     users += [f"{owner.name} alias {alias.alias}" for alias in owner.aliases if alias.number == number]
+    users += [f"{owner.name} version policy"] * (number in owner.version_policy.specific)
     if users:
         raise _in_use(version.name, users)
     await change.rows.delete_version(model, number)

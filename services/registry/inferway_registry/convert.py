@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from inferway import names
@@ -23,27 +24,32 @@ from inferway_registry.resources import (
     Artifact,
     Endpoint,
     Event,
+    Isolation,
     Manifest,
     Model,
     ModelVersion,
     Runtime,
+    ServingOptions,
     Signature,
     TensorSpec,
     Upload,
     VersionConfig,
+    VersionPolicy,
     VersionState,
     etag,
 )
 from inferway_registry.routing import RoutingSnapshot
+from inferway_registry.serving import MAX_BATCH_ROWS
 from inferway_registry.uploads import Draft, Progress
 
 MAX_TEXT_CHARACTERS = 4_096
 MAX_LABELS = 64
 MAX_LABEL_CHARACTERS = 256
 MAX_SALT_CHARACTERS = 64
-MAX_BATCH_ROWS = 1 << 20
 MAX_WORKER_VERSIONS = 10_000
 MAX_BOOT_ID_CHARACTERS = 64
+MAX_MEMORY_BYTES = 1 << 50
+_ISOLATIONS = frozenset(map(int, Isolation))
 _RUNTIMES = frozenset(map(int, Runtime))
 _STATES = frozenset(map(int, VersionState))
 
@@ -66,12 +72,18 @@ def _config(config: pb.VersionConfig) -> VersionConfig:
         raise InvalidField.at("config.max_batch_rows", f"expected 0 to {MAX_BATCH_ROWS}")
     if len(config.description) > MAX_TEXT_CHARACTERS:
         raise InvalidField.at("config.description", f"longer than {MAX_TEXT_CHARACTERS} characters")
+    if config.isolation not in _ISOLATIONS:
+        raise InvalidField.at("config.isolation", "expected ISOLATION_PROCESS, ISOLATION_GROUP or ISOLATION_INLINE")
+    if not 0 <= config.memory_bytes <= MAX_MEMORY_BYTES:
+        raise InvalidField.at("config.memory_bytes", f"expected 0 to {MAX_MEMORY_BYTES}")
     return VersionConfig(
         forbid_nan_inputs=tuple(config.forbid_nan_inputs),
         idempotent=config.idempotent if config.HasField("idempotent") else None,
         max_batch_rows=config.max_batch_rows,
         description=config.description,
         labels=_labels(dict(config.labels), "config.labels"),
+        isolation=Isolation(config.isolation),
+        memory_bytes=config.memory_bytes,
     )
 
 
@@ -83,6 +95,30 @@ def _labels(labels: dict[str, str], field: str) -> dict[str, str]:
     if any(len(value) > MAX_LABEL_CHARACTERS for value in labels.values()):
         raise InvalidField.at(field, f"values have at most {MAX_LABEL_CHARACTERS} characters")
     return labels
+
+
+def serving_options(options: pb.ServingOptions) -> ServingOptions:
+    """The bounds that are asked for; what they may be is checked later. Raises InvalidField."""
+    return ServingOptions(
+        max_batch_rows=options.max_batch_rows,
+        max_queue_delay_us=_microseconds(options.max_queue_delay) if options.HasField("max_queue_delay") else None,
+        buckets=tuple(options.buckets),
+        instances=options.instances,
+    )
+
+
+def _microseconds(duration: Duration) -> int:
+    return (duration.seconds * 1_000_000_000 + duration.nanos) // 1_000
+
+
+def version_policy(policy: pb.VersionPolicy) -> VersionPolicy:
+    """The policy that is asked for; what its numbers may be is checked later. Raises InvalidField."""
+    match policy.WhichOneof("policy"):
+        case "latest" if policy.latest < 1:
+            raise InvalidField.at("version_policy.latest", "expected 1 or more")
+        case "specific" if not policy.specific.versions:
+            raise InvalidField.at("version_policy.specific.versions", "names no version; leave the policy out instead")
+    return VersionPolicy(latest=policy.latest, every=policy.HasField("all"), specific=tuple(policy.specific.versions))
 
 
 def version_state(state: int) -> VersionState:
@@ -162,6 +198,7 @@ def model_message(model: Model) -> pb.Model:
         version_numbers=model.numbers,
         create_time=_timestamp(model.create_time),
         etag=etag(model.revision),
+        version_policy=_policy_message(model.version_policy),
     )
 
 
@@ -181,6 +218,7 @@ def version_message(version: ModelVersion, standing: list[tuple[str, VersionRepo
             pb.WorkerVersion(worker=names.worker_name(worker), status=_status_message(report))
             for worker, report in standing or ()
         ],
+        serving_options=_options_message(version.serving_options),
     )
 
 
@@ -294,11 +332,36 @@ def _config_message(config: VersionConfig) -> pb.VersionConfig:
         max_batch_rows=config.max_batch_rows,
         description=config.description,
         labels=config.labels,
+        isolation=pb.Isolation.ValueType(config.isolation),
+        memory_bytes=config.memory_bytes,
     )
 
 
 def _status_message(report: VersionReport) -> worker_service_pb2.VersionStatus:
     return worker_service_pb2.VersionStatus.FromString(report.status)
+
+
+def _options_message(options: ServingOptions) -> pb.ServingOptions | None:
+    """None where nothing is set, so that the field is absent."""
+    if options == ServingOptions():
+        return None
+    message = pb.ServingOptions(
+        max_batch_rows=options.max_batch_rows, buckets=options.buckets, instances=options.instances
+    )
+    if options.max_queue_delay_us is not None:
+        message.max_queue_delay.FromMicroseconds(options.max_queue_delay_us)
+    return message
+
+
+def _policy_message(policy: VersionPolicy) -> pb.VersionPolicy | None:
+    """None where there is none, so that the field is absent."""
+    if policy.every:
+        return pb.VersionPolicy(all=pb.AllVersions())
+    if policy.latest:
+        return pb.VersionPolicy(latest=policy.latest)
+    if policy.specific:
+        return pb.VersionPolicy(specific=pb.SpecificVersions(versions=policy.specific))
+    return None
 
 
 def _runtime(runtime: Runtime) -> pb.Runtime.ValueType:

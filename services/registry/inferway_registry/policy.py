@@ -6,11 +6,13 @@ soon as a worker has it ready. Withdrawing a version never moves traffic by itse
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from inferway.errors import InvalidField
-from inferway_registry.resources import FULL_WEIGHT, Alias, Arm, Endpoint, ModelVersion, VersionState
+from inferway_registry.resources import FULL_WEIGHT, Alias, Arm, Endpoint, ModelVersion, VersionPolicy, VersionState
+from inferway_registry.serving import keeps
 
 MAX_ARMS = 32
 VersionKey = tuple[str, int]
@@ -56,16 +58,24 @@ def check_arms(arms: tuple[Arm, ...], field: str) -> None:
 
 
 def wanted(
-    versions: Iterable[ModelVersion], endpoints: Iterable[Endpoint], aliases: Mapping[str, Iterable[Alias]]
+    versions: Iterable[ModelVersion],
+    endpoints: Iterable[Endpoint],
+    aliases: Mapping[str, Iterable[Alias]],
+    policies: Mapping[str, VersionPolicy],
 ) -> frozenset[VersionKey]:
-    """The versions that workers shall hold: published, and named by an arm, a next_version or an alias.
+    """The versions that workers shall hold.
 
-    `aliases` are those of each model.
+    They are published, and named by an arm, a next_version or an alias, or kept by their model's policy. `aliases` and
+    `policies` are those of each model.
     """
     named = {(model, alias.number) for model, labels in aliases.items() for alias in labels}
     for endpoint in endpoints:
         named.update((arm.model, arm.number) for arm in endpoint.arms)
         if endpoint.next_number:
             named.add((endpoint.endpoint, endpoint.next_number))
-    published = {(version.model, version.number) for version in versions if version.state is VersionState.PUBLISHED}
-    return frozenset(named & published)
+    published: dict[str, set[int]] = defaultdict(set)
+    for version in versions:
+        if version.state is VersionState.PUBLISHED:
+            published[version.model].add(version.number)
+    kept = {(model, number) for model, chosen in policies.items() for number in keeps(chosen, published[model])}
+    return frozenset(key for key in named | kept if key[1] in published[key[0]])

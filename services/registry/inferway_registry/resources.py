@@ -29,6 +29,15 @@ class VersionState(IntEnum):
     UNLOADED = 2
 
 
+class Isolation(IntEnum):
+    """Where a version's model runs; values equal those of the protocol."""
+
+    UNSPECIFIED = 0
+    PROCESS = 1
+    GROUP = 2
+    INLINE = 3
+
+
 class Action(IntEnum):
     """What happened to a resource; values equal those of the protocol."""
 
@@ -86,11 +95,36 @@ class VersionConfig:
     max_batch_rows: int = 0
     description: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    isolation: Isolation = Isolation.UNSPECIFIED
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ServingOptions:
+    """Bounds that an operator set for a version; whatever is left at its default is the worker's own choice."""
+
+    max_batch_rows: int = 0
+    max_queue_delay_us: int | None = None
+    """0 is a bound, too: no batch is held open on purpose."""
+    buckets: tuple[int, ...] = ()
+    instances: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPolicy:
+    """Which versions are kept loaded beside those that are named; at most one field is set."""
+
+    latest: int = 0
+    """The newest published versions, so many."""
+    every: bool = False
+    """Every published version."""
+    specific: tuple[int, ...] = ()
+    """These versions."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
-    """An immutable, published version; only `state` ever changes, and `revision` with it."""
+    """An immutable, published version; only `state` and `serving_options` ever change, and `revision` with them."""
 
     model: str
     number: int
@@ -101,6 +135,7 @@ class ModelVersion:
     config: VersionConfig
     create_time: datetime
     revision: int
+    serving_options: ServingOptions = ServingOptions()
 
     @property
     def name(self) -> str:
@@ -125,6 +160,7 @@ class Model:
     numbers: tuple[int, ...]
     create_time: datetime
     revision: int
+    version_policy: VersionPolicy = VersionPolicy()
 
     @property
     def name(self) -> str:

@@ -38,13 +38,14 @@ async def take_snapshot(store: Store, fleet: Fleet) -> RoutingSnapshot:
         endpoints = tuple(await rows.endpoints())
         versions = tuple(await rows.all_versions())
         aliases = await rows.all_aliases()
+        policies = await rows.all_policies()
     return RoutingSnapshot(
         epoch=counters.epoch,
         revision=counters.revision,
         membership_revision=fleet.membership_revision,
         endpoints=endpoints,
         versions=versions,
-        wanted=policy.wanted(versions, endpoints, aliases),
+        wanted=policy.wanted(versions, endpoints, aliases, policies),
         aliases=aliases,
         workers=tuple(fleet.workers()),
     )

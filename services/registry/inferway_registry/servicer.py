@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from inferway import names
-from inferway.errors import NotSupported
 from inferway.registry.v1 import registry_service_pb2 as pb
 from inferway.registry.v1 import resources_pb2
 from inferway_registry import catalogue, convert, paging
@@ -113,10 +112,25 @@ class RegistryServicer:
         return pb.ListModelVersionsResponse(model_versions=map(self._standing, page), next_page_token=token)
 
     async def SetServingOptions(self, request: pb.SetServingOptionsRequest, _: object) -> pb.SetServingOptionsResponse:
-        raise NotSupported(f"{request.name} cannot be tuned yet", feature="SetServingOptions")
+        model, number = names.parse_version(request.name)
+        options = convert.serving_options(request.serving_options)
+        return await once(
+            self.ledger,
+            request,
+            lambda change: catalogue.set_serving_options(change, model, number, options, request.etag),
+            lambda version: pb.SetServingOptionsResponse(model_version=self._standing(version)),
+            pb.SetServingOptionsResponse,
+        )
 
     async def SetVersionPolicy(self, request: pb.SetVersionPolicyRequest, _: object) -> pb.SetVersionPolicyResponse:
-        raise NotSupported(f"{request.name} cannot have a policy yet", feature="SetVersionPolicy")
+        model, policy = names.parse(request.name, "models"), convert.version_policy(request.version_policy)
+        return await once(
+            self.ledger,
+            request,
+            lambda change: catalogue.set_version_policy(change, model, policy, request.etag),
+            lambda changed: pb.SetVersionPolicyResponse(model=convert.model_message(changed)),
+            pb.SetVersionPolicyResponse,
+        )
 
     async def SetModelVersionState(
         self, request: pb.SetModelVersionStateRequest, _: object

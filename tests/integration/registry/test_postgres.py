@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from inferway.registry.v1.resources_pb2 import VersionPolicy
 from inferway_chassis.addresses import SettingsRefused
 from tests.integration.registry.conftest import Start
 from tests.integration.registry.test_endpoints import arms_of
 from tests.integration.registry.test_fleet import ready, report
-from tests.integration.registry.test_watch import events
+from tests.integration.registry.test_serving import OPTIONS, keep, tune
+from tests.integration.registry.test_watch import events, snapshot
 
 pytestmark = pytest.mark.postgres
 
@@ -42,13 +44,17 @@ async def test_the_registry_runs_on_postgresql(start: Start, database_url: str):
         await asyncio.gather(*(client.push(model=f"m{n}") for n in range(4)))
         await client.push(weights=b"1", alias="champion")
         await report(client, "w0", ready("models/digits/versions/1"))
+        tuned = await tune(client, OPTIONS)
+        await keep(client, VersionPolicy(latest=2))
         endpoint = await arms_of(client, "digits", "models/digits/versions/1")
-        log = await events(client, 0, 15)
+        log = await events(client, 0, 17)
 
     async with start(database_url=database_url) as client:
-        assert [event.sequence for event in log] == list(range(1, 16))
-        assert await events(client, 0, 15) == log
+        assert [event.sequence for event in log] == list(range(1, 18))
+        assert await events(client, 0, 17) == log
         assert await client.endpoint("digits") == endpoint
+        assert (await client.model("digits")).version_policy == VersionPolicy(latest=2)
+        assert (await snapshot(client)).versions[0].model_version.serving_options == tuned.serving_options
         assert (await client.push(weights=b"2")).version == 2
 
 

@@ -19,6 +19,7 @@ from inferway_registry.resources import (
     ModelVersion,
     Runtime,
     VersionConfig,
+    VersionPolicy,
     VersionState,
 )
 
@@ -109,7 +110,19 @@ def test_wanted_is_what_somebody_names_and_may_be_served():
     versions = [version("m", n) for n in range(1, 6)] + [version("x", 1, VersionState.UNLOADED)]
     endpoints = [endpoint(alone(1), next_number=2), replace(endpoint(alone(1, "x")), endpoint="x")]
 
-    assert policy.wanted(versions, endpoints, {"m": [Alias("champion", 4)]}) == {("m", 1), ("m", 2), ("m", 4)}
+    wanted = policy.wanted(versions, endpoints, {"m": [Alias("champion", 4)]}, {"m": VersionPolicy(specific=(5,))})
+
+    assert wanted == {("m", 1), ("m", 2), ("m", 4), ("m", 5)}
+
+
+def test_a_policy_of_one_model_says_nothing_about_another():
+    """Two models that have the same numbers are the rule."""
+    versions = [version("m", 1), version("m", 2), version("x", 1), version("x", 2)]
+
+    assert policy.wanted(versions, [], {}, {"m": VersionPolicy(every=True), "x": VersionPolicy()}) == {
+        ("m", 1),
+        ("m", 2),
+    }
 
 
 @given(st.lists(st.integers(-10, 10_010), max_size=40))

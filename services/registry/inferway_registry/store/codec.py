@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from inferway.datatypes import Datatype
-from inferway_registry.resources import Artifact, Manifest, Signature, TensorSpec, VersionConfig
+from inferway_registry.resources import (
+    Artifact,
+    Isolation,
+    Manifest,
+    ServingOptions,
+    Signature,
+    TensorSpec,
+    VersionConfig,
+    VersionPolicy,
+)
 
 Json = dict[str, Any]
 
@@ -49,12 +58,40 @@ def config_to_json(config: VersionConfig) -> Json:
         "max_batch_rows": config.max_batch_rows,
         "description": config.description,
         "labels": dict(config.labels),
+        "isolation": config.isolation.name,
+        "memory_bytes": config.memory_bytes,
     }
 
 
 def config_from_json(value: Json) -> VersionConfig:
-    """Inverse of `config_to_json`."""
-    return VersionConfig(**{**value, "forbid_nan_inputs": tuple(value["forbid_nan_inputs"])})
+    """Inverse of `config_to_json`; fields that an older registry did not know have their defaults."""
+    names, isolation = tuple(value["forbid_nan_inputs"]), Isolation[value.get("isolation", "UNSPECIFIED")]
+    return VersionConfig(**{**value, "forbid_nan_inputs": names, "isolation": isolation})
+
+
+def options_to_json(options: ServingOptions) -> Json:
+    """Every bound under its name."""
+    return {
+        "max_batch_rows": options.max_batch_rows,
+        "max_queue_delay_us": options.max_queue_delay_us,
+        "buckets": list(options.buckets),
+        "instances": options.instances,
+    }
+
+
+def options_from_json(value: Json) -> ServingOptions:
+    """Inverse of `options_to_json`; an empty object stands for no bounds."""
+    return ServingOptions(**{**value, "buckets": tuple(value.get("buckets", ()))})
+
+
+def policy_to_json(policy: VersionPolicy) -> Json:
+    """Every field under its name."""
+    return {"latest": policy.latest, "every": policy.every, "specific": list(policy.specific)}
+
+
+def policy_from_json(value: Json) -> VersionPolicy:
+    """Inverse of `policy_to_json`; an empty object stands for no policy."""
+    return VersionPolicy(**{**value, "specific": tuple(value.get("specific", ()))})
 
 
 def _spec_to_json(spec: TensorSpec) -> Json:

@@ -21,6 +21,7 @@ from inferway_registry.resources import (
     ModelVersion,
     Runtime,
     Upload,
+    VersionPolicy,
     VersionState,
 )
 from inferway_registry.store import codec, schema
@@ -85,6 +86,12 @@ class Reader:
     async def all_aliases(self) -> dict[str, tuple[Alias, ...]]:
         """The aliases of every model that has any, ordered by model and alias."""
         return await self._aliases(None)
+
+    async def all_policies(self) -> dict[str, VersionPolicy]:
+        """The version policy of every model."""
+        table = schema.models
+        rows = await self._rows(select(table.c.model, table.c.version_policy))
+        return {row.model: codec.policy_from_json(row.version_policy) for row in rows}
 
     async def endpoint(self, endpoint: str) -> Endpoint | None:
         """One endpoint."""
@@ -155,7 +162,14 @@ class Reader:
         names = [row.model for row in rows]
         aliases, numbers = await self._aliases(names), await self._numbers(names)
         return [
-            Model(row.model, aliases.get(row.model, ()), tuple(numbers[row.model]), row.create_time, row.revision)
+            Model(
+                model=row.model,
+                aliases=aliases.get(row.model, ()),
+                numbers=tuple(numbers[row.model]),
+                create_time=row.create_time,
+                revision=row.revision,
+                version_policy=codec.policy_from_json(row.version_policy),
+            )
             for row in rows
         ]
 
@@ -197,6 +211,7 @@ def _version(row: Row[Any]) -> ModelVersion:
         config=codec.config_from_json(row.config),
         create_time=row.create_time,
         revision=row.revision,
+        serving_options=codec.options_from_json(row.serving_options),
     )
 
 

@@ -70,6 +70,7 @@ models = Table(
     Column("model", String(63), primary_key=True),
     Column("create_time", UtcTime, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("version_policy", JSON, nullable=False, server_default="{}"),
 )
 
 versions = Table(
@@ -84,6 +85,7 @@ versions = Table(
     Column("config", JSON, nullable=False),
     Column("create_time", UtcTime, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("serving_options", JSON, nullable=False, server_default="{}"),
 )
 
 aliases = Table(

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Table, delete, insert, select, update
 
-from inferway_registry.resources import Action, Alias, Endpoint, Event, ModelVersion, Upload
+from inferway_registry.resources import Action, Alias, Endpoint, Event, Model, ModelVersion, Upload
 from inferway_registry.store import codec, schema
 from inferway_registry.store.reader import Reader
 
@@ -53,6 +53,12 @@ class Writer(Reader):
         if changed.rowcount == 0:
             await self._insert(table, [{"model": model, "create_time": create_time, "revision": revision}])
 
+    async def change_model(self, model: Model) -> None:
+        """Writes what may change of a model itself: version policy and revision."""
+        table = schema.models
+        changes = {"version_policy": codec.policy_to_json(model.version_policy), "revision": model.revision}
+        await self._connection.execute(update(table).where(table.c.model == model.model).values(changes))
+
     async def delete_model(self, model: str) -> None:
         """Deletes a model with its aliases, versions and what they use; no arm may name it any more."""
         await self._delete(schema.aliases, schema.aliases.c.model == model)
@@ -76,11 +82,15 @@ class Writer(Reader):
         await self._insert(schema.versions, [row])
         await self._use_blobs(version.name, (artifact.sha256 for artifact in version.manifest.artifacts))
 
-    async def set_version_state(self, version: ModelVersion) -> None:
-        """Writes state and revision."""
+    async def change_version(self, version: ModelVersion) -> None:
+        """Writes what may change of a version: state, serving options and revision."""
         table = schema.versions
         same = (table.c.model == version.model, table.c.number == version.number)
-        changes = {"state": version.state, "revision": version.revision}
+        changes = {
+            "state": version.state,
+            "serving_options": codec.options_to_json(version.serving_options),
+            "revision": version.revision,
+        }
         await self._connection.execute(update(table).where(*same).values(changes))
 
     async def delete_version(self, model: str, number: int) -> None:
