@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from inferway.errors import DeadlineExceeded, InvalidBatch, NotSupported, UnknownSignature
+from inferway_inference.latency import curve_key
 from inferway_inference.signatures import Signature
 from inferway_inference.work import Request
 
@@ -26,7 +27,8 @@ def admit(request: Request, signatures: Mapping[str, Signature]) -> None:
     request.outputs = signature.output_indexes(request.output_names)
     request.rows = rows
     request.byte_count = sum([len(tensor.raw) for tensor in inputs])
-    request.key = (signature.name, request.parameters, *[tensor.shape[1:] for tensor in inputs])
+    request.curve = curve_key(signature.name, [tensor.shape for tensor in inputs])
+    request.key = (request.curve, request.parameters)
 
 
 def _unknown_signature(request: Request, signatures: Mapping[str, Signature]) -> UnknownSignature:

@@ -16,11 +16,11 @@ from inferway_chassis.clock import Clock
 from inferway_inference.artifacts import ArtifactStore
 from inferway_inference.counters import VersionCounters
 from inferway_inference.executor import MAX_ANSWER_BYTES, Executor
+from inferway_inference.latency import Speed
 from inferway_inference.loader import Loaded, Loader
 from inferway_inference.observers import Observers
 from inferway_inference.policy import Held, PolicyOptions, make_plan
 from inferway_inference.runner.process import RunnerProcess
-from inferway_inference.speed import Speed
 from inferway_inference.states import LOADING_STATES, LoadState, permitted
 from inferway_inference.versions import Desired, VersionSpec, VersionStatus
 
@@ -300,7 +300,7 @@ class Lifecycle:
     def _status(self, name: str, held: _Version) -> VersionStatus:
         memory = held.runner.memory_bytes() if held.runner is not None else 0
         self._observers.memory(name, memory)
-        speed = held.executor.scheduler.speed.learned() if held.executor is not None else Speed()
+        speed = held.executor.scheduler.learned() if held.executor is not None else Speed()
         error = held.error if held.state is LoadState.FAILED else None
         failed_attempts = 0 if held.state is LoadState.READY else held.strikes
         return VersionStatus(name, held.state, error, memory, speed, failed_attempts)

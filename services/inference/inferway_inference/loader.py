@@ -81,7 +81,7 @@ class Loader:
         found = await runner.load(LoadOrder(runtime, path, self._options.threads, gently))
         advance(LoadState.WARMING)
         signatures = [
-            (position, await warm_up(runner, position, signature, rows, scheduler.speed))
+            (position, await warm_up(runner, position, signature, rows, scheduler.latency))
             for position, signature in match_signatures(spec, found)
         ]
         runner.promote()

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from inferway.errors import QueueFull
 from inferway.names import parse_version
 from inferway_chassis.request_queue import Queued, QueueLimits, RequestQueue
-from inferway_inference.speed import SpeedModel
+from inferway_inference.latency import LatencyModel, Speed
+from inferway_inference.sizing import speed_of
 from inferway_inference.work import Batch, DispatchReason, Request
 
 PIPELINE_BELOW_SECONDS = 0.002
@@ -59,7 +60,7 @@ class Scheduler:
     def __init__(self, options: SchedulerOptions) -> None:
         """Nothing waits."""
         self.options = options
-        self.speed = SpeedModel()
+        self.latency = LatencyModel()
         self.waiting_items = self.waiting_rows = self.waiting_bytes = 0
         self._lanes: dict[Hashable, RequestQueue[Request]] = {}
         self._alone: deque[Request] = deque()
@@ -69,6 +70,10 @@ class Scheduler:
     def idle(self) -> bool:
         """Nothing waits and nothing is at the runner."""
         return not self.waiting_items and not self._running
+
+    def learned(self) -> Speed:
+        """The speed of what is called most."""
+        return speed_of(self.latency, 1, self.options.max_batch_rows)
 
     def offer(self, request: Request) -> None:
         """Takes a request in; raises QueueFull."""
@@ -106,7 +111,7 @@ class Scheduler:
     def finished(self, batch: Batch, compute_seconds: float) -> None:
         """The runner answered `batch`."""
         self._running.remove(batch)
-        self.speed.observe(batch.rows, compute_seconds)
+        self.latency.observe(batch.requests[0].curve, batch.rows, compute_seconds)
 
     def failed(self, batch: Batch) -> list[Request]:
         """The model raised an error on `batch`; returns the requests that fail for good, the others run alone next."""
@@ -132,7 +137,8 @@ class Scheduler:
     def _outstanding_limit(self) -> int:
         if not self._running:
             return 1
-        seconds = self.speed.seconds(self._running[-1].rows)
+        last = self._running[-1]
+        seconds = self.latency.of(last.requests[0].curve).seconds(last.rows)
         return 2 if seconds is not None and seconds < PIPELINE_BELOW_SECONDS else 1
 
     def _next_batch(self) -> Batch:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inferway.errors import InferwayError
+from inferway_inference.latency import Speed
 from inferway_inference.signatures import Signature
-from inferway_inference.speed import Speed
 from inferway_inference.states import LoadState
 
 

@@ -1,6 +1,6 @@
 """Runs synthetic inputs through a version before anybody else does.
 
-That takes the cost of first calls away from callers, gives the speed model its first samples, and tests what batching
+That takes the cost of first calls away from callers, gives the latency model its first samples, and tests what batching
 rests on: rows computed together must equal the same rows computed alone. A signature that fails the test is called
 one request at a time. A model that refuses synthetic inputs is not at fault; its first caller pays for the warm-up.
 One that lacks what it needs whatever the inputs, as variables without values, does not become ready.
@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from inferway.datatypes import ITEM_BYTES, Datatype
 from inferway.errors import ModelFailed, VersionLoadFailed
+from inferway_inference.latency import CurveKey, LatencyModel, curve_key
 from inferway_inference.runner.process import Outcome, RunnerProcess
 from inferway_inference.runtimes.base import EXPORT_ADVICE, is_version_at_fault
 from inferway_inference.signatures import Signature, TensorSpec
-from inferway_inference.speed import SpeedModel
 from inferway_inference.tensors import Array
 
 _LOG = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class _Caller:
     runner: RunnerProcess
     position: int
     signature: Signature
-    speed: SpeedModel
+    latency: LatencyModel
 
     async def __call__(self, inputs: Sequence[Array], rows: int, *, cold: bool = False) -> list[Array]:
         done: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
@@ -62,18 +62,22 @@ class _Caller:
         self.runner.call(self.position, inputs, tuple(range(len(self.signature.outputs))), finish)
         outputs = await done
         if not cold:
-            self.speed.observe(rows, time.perf_counter() - started)
+            self.latency.observe(self.key(inputs), rows, time.perf_counter() - started)
         return outputs
+
+    def key(self, inputs: Sequence[Array]) -> CurveKey:
+        """Of what is learned from calls with these inputs."""
+        return curve_key(self.signature.name, [array.shape for array in inputs])
 
 
 async def warm_up(
-    runner: RunnerProcess, position: int, signature: Signature, max_batch_rows: int, speed: SpeedModel
+    runner: RunnerProcess, position: int, signature: Signature, max_batch_rows: int, latency: LatencyModel
 ) -> Signature:
     """Returns the signature, unbatchable if the model mixes rows.
 
     Raises VersionLoadFailed if the version cannot compute it at all, and RunnerCrashed if the runner ends.
     """
-    call = _Caller(runner, position, signature, speed)
+    call = _Caller(runner, position, signature, latency)
     try:
         if not signature.batchable:
             inputs = synthetic_inputs(signature, 1, seed=1)
@@ -97,7 +101,7 @@ async def _warm_up_batches(call: _Caller, signature: Signature, max_batch_rows: 
     if not all(map(rows_agree, together, *alone)):
         _LOG.warning("rows depend on one another: requests are not batched", extra={"signature": signature.name})
         return signature.unbatched()
-    expected = (call.speed.seconds(1) or 0.0) * max_batch_rows
+    expected = (call.latency.of(call.key(one)).seconds(1) or 0.0) * max_batch_rows
     if max_batch_rows > 1 and expected < LARGEST_BATCH_SECONDS:
         large = synthetic_inputs(signature, max_batch_rows, seed=3)
         await call(large, max_batch_rows, cold=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from inferway.errors import InferwayError
 from inferway_inference.credits import CreditPool
+from inferway_inference.latency import CurveKey
 from inferway_inference.signatures import Signature
 from inferway_inference.tensors import Tensor
 
@@ -89,6 +90,8 @@ class Request:
     byte_count: int = 0
     key: Hashable = ()
     """Requests of different keys never share a batch."""
+    curve: CurveKey = ()
+    """What is learned from its batches is learned of this."""
     credits: CreditPool | None = None
     """Where its rows go back to when it is answered; None if its version is not served here."""
     cancelled: bool = False

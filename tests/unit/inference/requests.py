@@ -29,7 +29,14 @@ def ignore(request: Request, answer: Answer) -> None:
 
 def admitted(request_id: int, rows: int = 1, signature: Signature = BATCHABLE, **fields: Any) -> Request:
     """A request as the scheduler gets it: checked, with a key."""
-    values: dict[str, Any] = {"deadline": 1000.0, "received_at": 0.0, "reply": ignore, "key": signature.name, **fields}
+    values: dict[str, Any] = {
+        "deadline": 1000.0,
+        "received_at": 0.0,
+        "reply": ignore,
+        "key": signature.name,
+        "curve": (signature.name,),
+        **fields,
+    }
     return Request(
         id=request_id,
         version="models/m/versions/1",

@@ -1,0 +1,235 @@
+"""Learns how long a batch takes: latency by rows, one pair of curves for each signature and shape. Pure.
+
+A curve has a knot at each power of two that batches came near, and is straight between knots. A batch corrects the two
+knots around it, each by its weight, by a part of how far the batch was from what the curve said; how far counts only up
+to three times what is usual (winsorised), so that a stall of the machine moves little and a machine that became slower
+is believed within a dozen batches. Latency never falls with rows: a corrected knot pushes those that contradict it.
+
+Batches that compute beside others are learned apart from those that compute alone.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+MAX_CURVES = 64
+"""Signatures and shapes of which something is known; the one longest unused is forgotten."""
+LEAST_WEIGHT = 0.1
+"""Of a new batch against what was known, once much is known."""
+USUAL = (0.1, 0.25)
+"""Least and first deviation that counts as usual."""
+WINSOR = 3.0
+"""Deviations beyond so many times the usual one count as that many."""
+LATE_QUANTILE = 0.98
+"""Of the batches are to take at most `caution` times as long as expected."""
+CAUTION_STEP = 0.02
+CAUTION_LIMITS = (1.0, 2.0)
+
+CurveKey = tuple[Hashable, ...]
+"""Name of the signature, then the trailing dimensions of each input."""
+
+
+def curve_key(signature: str, shapes: Sequence[tuple[int, ...]]) -> CurveKey:
+    """Of the curves of a signature whose inputs have these shapes; their first dimension counts rows."""
+    return (signature, *[shape[1:] for shape in shapes])
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """What was learned, in short. Zeros until the first sample."""
+
+    rows_per_second: float = 0.0
+    """At the best batch size, all callers together."""
+    fixed_us: float = 0.0
+    row_us: float = 0.0
+
+
+@dataclass(slots=True)
+class Knot:
+    """One point of a curve."""
+
+    rows: int
+    seconds: float
+    samples: int = 0
+    """Batches near it that were seen."""
+
+
+class Curve:
+    """Latency by rows. Not a guess: empty until the first batch."""
+
+    __slots__ = ("_usual", "knots")
+
+    def __init__(self) -> None:
+        """Nothing is known."""
+        self.knots: list[Knot] = []
+        self._usual = USUAL[1]
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Adds one batch."""
+        knot = self._knot_near(rows, seconds)
+        expected = self.seconds(rows) or seconds
+        away = math.log(max(seconds, 1e-7) / expected)
+        bound = WINSOR * self._usual
+        self._usual = max(USUAL[0], self._usual + (min(abs(away), bound) - self._usual) * LEAST_WEIGHT)
+        self._correct(rows, max(-bound, min(bound, away)))
+        knot.samples += 1
+
+    def seconds(self, rows: int) -> float | None:
+        """Expected duration of a batch of `rows`; None before the first."""
+        knots = self.knots
+        if not knots:
+            return None
+        above = bisect_left(knots, rows, key=_rows)
+        if above == len(knots):
+            return knots[-1].seconds + (rows - knots[-1].rows) * self._slope_beyond()
+        upper = knots[above]
+        if upper.rows == rows or above == 0:
+            return upper.seconds
+        lower = knots[above - 1]
+        return lower.seconds + (upper.seconds - lower.seconds) * (rows - lower.rows) / (upper.rows - lower.rows)
+
+    def rows_within(self, seconds: float) -> float:
+        """The most rows that are expected to take at most `seconds`; 0.0 if not one, infinite if nothing is known."""
+        knots = self.knots
+        if not knots:
+            return math.inf
+        above = bisect_left(knots, seconds, key=_seconds)
+        while above < len(knots) and knots[above].seconds <= seconds:
+            above += 1
+        if above == 0:
+            return 0.0
+        lower = knots[above - 1]
+        if above == len(knots):
+            return lower.rows + (seconds - lower.seconds) / max(self._slope_beyond(), 1e-9)
+        upper = knots[above]
+        share = (seconds - lower.seconds) / (upper.seconds - lower.seconds)
+        return lower.rows + share * (upper.rows - lower.rows)
+
+    def scaled(self, factor: float) -> Curve:
+        """A first idea of a curve that is like this one but slower or faster; counts as not seen."""
+        curve = Curve()
+        curve.knots = [Knot(knot.rows, knot.seconds * factor) for knot in self.knots]
+        return curve
+
+    def _slope_beyond(self) -> float:
+        """Seconds for each row more than was seen; with one knot the rows are taken for all of the cost."""
+        last = self.knots[-1]
+        if len(self.knots) == 1:
+            return last.seconds / last.rows
+        before = self.knots[-2]
+        return (last.seconds - before.seconds) / (last.rows - before.rows)
+
+    def _knot_near(self, rows: int, seconds: float) -> Knot:
+        size = 1 << ((2 * rows * rows).bit_length() - 1) // 2  # 2 ** round(log2(rows))
+        place = bisect_left(self.knots, size, key=_rows)
+        if place < len(self.knots) and self.knots[place].rows == size:
+            return self.knots[place]
+        known, here = self.seconds(size), self.seconds(rows)
+        ratio = known / here if known and here else size / rows
+        knot = Knot(size, seconds * ratio)
+        self.knots.insert(place, knot)
+        self._keep_rising(place)
+        return knot
+
+    def _correct(self, rows: int, away: float) -> None:
+        above = bisect_left(self.knots, rows, key=_rows)
+        if above == len(self.knots) or above == 0 or self.knots[above].rows == rows:
+            self._move(min(above, len(self.knots) - 1), away)
+            return
+        lower, upper = self.knots[above - 1].rows, self.knots[above].rows
+        share = (rows - lower) / (upper - lower)
+        self._move(above - 1, away * (1 - share))
+        self._move(above, away * share)
+
+    def _move(self, place: int, away: float) -> None:
+        knot = self.knots[place]
+        knot.seconds *= math.exp(away * max(LEAST_WEIGHT, 1 / (knot.samples + 1)))
+        self._keep_rising(place)
+
+    def _keep_rising(self, place: int) -> None:
+        seconds = self.knots[place].seconds
+        for knot in self.knots[place + 1 :]:
+            if knot.seconds >= seconds:
+                break
+            knot.seconds = seconds
+        for knot in self.knots[:place][::-1]:
+            if knot.seconds <= seconds:
+                break
+            knot.seconds = seconds
+
+
+class Latency:
+    """Of one signature and shape: alone, and beside other batches."""
+
+    __slots__ = ("alone", "caution", "crowded", "seen_at")
+
+    def __init__(self) -> None:
+        """Nothing is known."""
+        self.alone, self.crowded = Curve(), Curve()
+        self.caution = 1.1
+        """What a deadline is compared with is the expected duration times this."""
+        self.seen_at = -math.inf
+        """When a batch of a caller was last seen; what is old refuses nobody."""
+
+    def observe(self, rows: int, seconds: float, *, crowded: bool = False) -> None:
+        """Adds one batch."""
+        own, other = (self.crowded, self.alone) if crowded else (self.alone, self.crowded)
+        expected = own.seconds(rows)
+        if expected is None:
+            self._begin(own, other, rows, seconds)
+        else:
+            late = seconds > expected * self.caution
+            step = CAUTION_STEP * (LATE_QUANTILE if late else LATE_QUANTILE - 1)
+            self.caution = min(max(self.caution + step, CAUTION_LIMITS[0]), CAUTION_LIMITS[1])
+        own.observe(rows, seconds)
+
+    def seconds(self, rows: int, *, crowded: bool = False) -> float | None:
+        """Expected duration of a batch of `rows`; None before the first of any size."""
+        return self.curve(crowded=crowded).seconds(rows)
+
+    def curve(self, *, crowded: bool) -> Curve:
+        """The curve that tells most of batches beside others, or of batches alone."""
+        own, other = (self.crowded, self.alone) if crowded else (self.alone, self.crowded)
+        return own if own.knots else other
+
+    @staticmethod
+    def _begin(own: Curve, other: Curve, rows: int, seconds: float) -> None:
+        """The shape of the other curve is the best that is known of this one."""
+        expected = other.seconds(rows)
+        if expected:
+            own.knots = other.scaled(seconds / expected).knots
+
+
+class LatencyModel:
+    """Of one version: bounded in signatures and shapes."""
+
+    def __init__(self) -> None:
+        """Nothing is known."""
+        self._known: dict[CurveKey, Latency] = {}
+
+    def of(self, key: CurveKey) -> Latency:
+        """What is known of a signature and shape, which may be nothing."""
+        found = self._known.pop(key, None) or Latency()
+        self._known[key] = found
+        if len(self._known) > MAX_CURVES:
+            del self._known[next(iter(self._known))]
+        return found
+
+    def observe(self, key: CurveKey, rows: int, seconds: float, *, crowded: bool = False) -> None:
+        """Adds one batch, as warm-up does."""
+        self.of(key).observe(rows, seconds, crowded=crowded)
+
+    def __iter__(self) -> Iterator[tuple[CurveKey, Latency]]:
+        """Everything known, the longest unused first."""
+        return iter(self._known.items())
+
+
+def _rows(knot: Knot) -> int:
+    return knot.rows
+
+
+def _seconds(knot: Knot) -> float:
+    return knot.seconds
