@@ -25,7 +25,7 @@ class Timing:
     batch_rows: int
     """Rows in the executed batch that belong to the caller's tenant."""
     dispatch_reason: str
-    """Why the batch closed: FULL, IDLE, DEADLINE, DELAY_BOUND, UNBATCHED; empty if the server did not say."""
+    """Why the batch was closed, as `dispatch_reason_in_words` says it; empty if the server did not say."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,12 +83,19 @@ def stream_result_from(message: prediction_service_pb2.StreamResult) -> StreamRe
         return StreamResult(message.id, None, error)
 
 
+def dispatch_reason_in_words(reason: int) -> str:
+    """`full`, `idle`, `deadline`, `delay bound` or `unbatched`; empty for a reason that this client does not know."""
+    if reason not in tensor_pb2.DispatchReason.values() or not reason:
+        return ""
+    name = tensor_pb2.DispatchReason.Name(tensor_pb2.DispatchReason.ValueType(reason))
+    return name.removeprefix("DISPATCH_REASON_").lower().replace("_", " ")
+
+
 def _timing_from(message: tensor_pb2.Timing) -> Timing:
-    reason = tensor_pb2.DispatchReason.Name(message.dispatch_reason).removeprefix("DISPATCH_REASON_")
     return Timing(
         gateway_queue_seconds=message.gateway_queue_us / 1e6,
         worker_wait_seconds=message.worker_wait_us / 1e6,
         compute_seconds=message.compute_us / 1e6,
         batch_rows=message.batch_rows,
-        dispatch_reason="" if reason == "UNSPECIFIED" else reason,
+        dispatch_reason=dispatch_reason_in_words(message.dispatch_reason),
     )

@@ -66,6 +66,7 @@ class PredictionSuite:
         prediction = await client.predict("affine", {"x": ROWS}, timing=True)
         assert prediction.timing is not None
         assert prediction.timing.batch_rows >= 1
+        assert prediction.timing.dispatch_reason in {"full", "idle", "deadline", "delay bound", "unbatched"}
 
     async def test_many_predictions_at_once_get_their_own_answers(self, client: Client):
         """Batched rows go back to whom they belong."""

@@ -164,7 +164,8 @@ def _timing(prediction: Prediction) -> str:
         "wait": timing.worker_wait_seconds,
         "compute": timing.compute_seconds,
     }
-    return "  ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in parts.items())
+    shown = [f"{name} {seconds * 1e3:.2f} ms" for name, seconds in parts.items()]
+    return "  ".join([*shown, f"batch closed: {timing.dispatch_reason}"] if timing.dispatch_reason else shown)
 
 
 def _as_dict(prediction: Prediction) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from inferway.datatypes import Datatype
 from inferway.errors import ContentsMismatch, InvalidParameter, MixedContents, NotSupported
 from inferway.foreign.inference import grpc_service_pb2 as pb
 from inferway.names import check_alias
+from inferway.type.v1 import tensor_pb2
 from inferway_gateway.admission import FieldNames, checked_shape, unknown_datatype
 from inferway_gateway.contents import pack
 from inferway_gateway.doors.prediction_messages import checked_id, ordered
@@ -47,6 +48,14 @@ _PARAMETER_KINDS: Mapping[str, Sequence[str]] = {
 }
 """Parameters of a request that mean something here, and the types they may have; others are let through unread."""
 _MOST_CRITICAL, _LEAST_CRITICAL = 1, 4
+_DISPATCH_REASONS: Mapping[int, str] = {
+    tensor_pb2.DISPATCH_REASON_FULL: "full",
+    tensor_pb2.DISPATCH_REASON_IDLE: "idle",
+    tensor_pb2.DISPATCH_REASON_DEADLINE: "deadline",
+    tensor_pb2.DISPATCH_REASON_DELAY_BOUND: "delay bound",
+    tensor_pb2.DISPATCH_REASON_UNBATCHED: "unbatched",
+}
+"""Why a batch was closed, in the words of `inferway why` and of the Python client."""
 
 
 class InferParameters(NamedTuple):
@@ -203,9 +212,12 @@ def to_response(request: pb.ModelInferRequest, prediction: Prediction, *, timing
 
 
 def _write_timing(response: pb.ModelInferResponse, prediction: Prediction) -> None:
-    worker, parameters = prediction.answer.timing, response.parameters
-    parameters["inferway_prediction_id"].string_param = prediction.envelope.prediction_id
+    worker, envelope, parameters = prediction.answer.timing, prediction.envelope, response.parameters
+    parameters["inferway_prediction_id"].string_param = envelope.prediction_id
+    parameters["inferway_version"].string_param = envelope.version.name
+    parameters["inferway_arm"].string_param = envelope.arm
     parameters["inferway_gateway_queue_us"].int64_param = prediction.gateway_queue_us
     parameters["inferway_worker_wait_us"].int64_param = worker.worker_wait_us
     parameters["inferway_compute_us"].int64_param = worker.compute_us
     parameters["inferway_batch_rows"].int64_param = worker.batch_rows
+    parameters["inferway_dispatch_reason"].string_param = _DISPATCH_REASONS.get(worker.dispatch_reason, "")
