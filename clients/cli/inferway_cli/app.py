@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from inferway.errors import InferwayError
-from inferway_cli.commands import catalogue, fleet, predictions, up
+from inferway_cli.commands import catalogue, fleet, predictions, serving, up
 from inferway_cli.console import INTERRUPTED, CommandError, explain, report
 
 FAILED = 1
@@ -26,6 +26,7 @@ app = typer.Typer(
         inferway predict digits                  ask it
         inferway load digits --rate 200          make traffic, watch latency
         inferway status                          see how things stand
+        inferway why digits                      learn how it is served, and why so
     """,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -44,6 +45,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "unload": catalogue.unload_version,
         "delete": catalogue.delete,
     },
+    "Serving": {"why": serving.why, "tune": serving.tune, "policy": serving.policy},
     "Traffic": {"predict": predictions.predict, "load": predictions.load},
     "Watch": {"status": fleet.show_status, "trace": fleet.show_trace, "version": fleet.show_version},
 }

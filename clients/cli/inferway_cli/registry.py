@@ -94,6 +94,24 @@ class Registry:
         )
         return (await self._call(self._models.SetModelVersionState, request)).model_version
 
+    async def set_serving_options(
+        self, version: resources_pb2.ModelVersion, options: resources_pb2.ServingOptions
+    ) -> resources_pb2.ModelVersion:
+        """Replaces the bounds of a version, unless somebody changed it since it was read."""
+        request = registry_service_pb2.SetServingOptionsRequest(
+            name=version.name, serving_options=options, etag=version.etag, request_id=_request_id()
+        )
+        return (await self._call(self._models.SetServingOptions, request)).model_version
+
+    async def set_version_policy(
+        self, model: resources_pb2.Model, policy: resources_pb2.VersionPolicy
+    ) -> resources_pb2.Model:
+        """Replaces the policy of a model, unless somebody changed the model since it was read."""
+        request = registry_service_pb2.SetVersionPolicyRequest(
+            name=model.name, version_policy=policy, etag=model.etag, request_id=_request_id()
+        )
+        return (await self._call(self._models.SetVersionPolicy, request)).model
+
     async def set_alias(self, model: str, alias: str, version: int) -> resources_pb2.Model:
         """Puts an alias on a version."""
         request = registry_service_pb2.SetAliasRequest(

@@ -12,6 +12,7 @@ from inferway.registry.v1 import resources_pb2
 from inferway.status import from_status
 from inferway.type.v1 import tensor_pb2
 from inferway.worker.v1 import worker_service_pb2
+from inferway_cli.serving_words import options_in_words, plan_in_short, policy_in_words, size
 
 
 def bare(name: str) -> str:
@@ -25,6 +26,7 @@ def model_row(model: resources_pb2.Model) -> dict[str, Any]:
         "model": bare(model.name),
         "versions": list(model.version_numbers),
         "aliases": {alias.alias: alias.version for alias in model.aliases},
+        "version_policy": policy_in_words(model.version_policy),
         "created": _time(model.create_time),
     }
 
@@ -42,7 +44,9 @@ def version_row(version: resources_pb2.ModelVersion, aliases: Iterable[resources
         "description": version.config.description,
         "labels": dict(version.config.labels),
         "created": _time(version.create_time),
+        "serving_options": options_in_words(version.serving_options),
         "workers": {bare(entry.worker): load_state(entry.status) for entry in version.workers},
+        "runs": {bare(entry.worker): _runs(entry.status) for entry in version.workers},
         "signatures": {signature.name: _signature(signature) for signature in version.signatures},
     }
 
@@ -80,6 +84,11 @@ def load_state(status: worker_service_pb2.VersionStatus) -> str:
 def pairs(mapping: dict[str, Any]) -> list[str]:
     """A mapping as the cells of a table show it."""
     return [f"{key} {value}" for key, value in mapping.items()]
+
+
+def _runs(status: worker_service_pb2.VersionStatus) -> list[str]:
+    memory = [size(status.memory_bytes)] if status.memory_bytes else []
+    return memory + ([plan_in_short(status.plan)] if status.HasField("plan") else [])
 
 
 def _signature(signature: tensor_pb2.Signature) -> dict[str, list[dict[str, Any]]]:

@@ -34,6 +34,12 @@ class FakeRegistry:
         self.aliases: dict[str, dict[str, int]] = {}
         self.load_state: worker_service_pb2.LoadState.ValueType = worker_service_pb2.LOAD_STATE_READY
         self.load_error: InferwayError | None = None
+        self.plan = worker_service_pb2.ServingPlan(isolation="process", instances=1, callers=1, max_batch_rows=64)
+        """How the worker runs every version."""
+        self.deaf = False
+        """Whether the worker hears of no change."""
+        self.policies: dict[str, resources_pb2.VersionPolicy] = {}
+        self.workers: list[resources_pb2.Worker] = []
         self.overtaken = False
         """Whether somebody else publishes right after every publishing."""
         self.break_upload_after: int | None = None
@@ -67,7 +73,8 @@ class FakeRegistry:
         if not numbers:
             raise ModelNotFound(f"no model {name}", model=name)
         aliases = [resources_pb2.Alias(alias=a, version=v) for a, v in sorted(self.aliases.get(name, {}).items())]
-        return resources_pb2.Model(name=name, version_numbers=sorted(numbers), aliases=aliases)
+        policy = self.policies.get(name)
+        return resources_pb2.Model(name=name, version_numbers=sorted(numbers), aliases=aliases, version_policy=policy)
 
     async def create_upload(self, request: registry_service_pb2.CreateUploadRequest) -> Any:
         """One upload for each request id."""
@@ -148,24 +155,33 @@ class FakeRegistry:
         """One version, as the worker has it."""
         if request.name not in self.versions:
             raise VersionNotFound("no such version")
-        version = resources_pb2.ModelVersion()
-        version.CopyFrom(self.versions[request.name])
-        entry = version.workers.add(worker=WORKER)
-        entry.status.version = request.name
-        entry.status.state = self.load_state
-        if self.load_error is not None:
-            entry.status.error.CopyFrom(to_status(self.load_error))
-        return registry_service_pb2.GetModelVersionResponse(model_version=version)
+        return registry_service_pb2.GetModelVersionResponse(model_version=self._on_worker(request.name))
 
     async def list_model_versions(self, request: registry_service_pb2.ListModelVersionsRequest) -> Any:
         """Newest first."""
-        found = [version for key, version in self.versions.items() if key.startswith(f"{request.parent}/")]
+        found = [self._on_worker(key) for key in self.versions if key.startswith(f"{request.parent}/")]
         return registry_service_pb2.ListModelVersionsResponse(model_versions=reversed(found))
 
     async def set_model_version_state(self, request: registry_service_pb2.SetModelVersionStateRequest) -> Any:
         """Withdraws or restores."""
         self.versions[request.name].state = request.state
         return registry_service_pb2.SetModelVersionStateResponse(model_version=self.versions[request.name])
+
+    async def set_serving_options(self, request: registry_service_pb2.SetServingOptionsRequest) -> Any:
+        """Stores them; the worker, unless it is deaf, does as told, and of 64 rows and one copy where it is not."""
+        options = request.serving_options
+        self.versions[request.name].serving_options.CopyFrom(options)
+        if not self.deaf:
+            self.plan.max_batch_rows = options.max_batch_rows or 64
+            self.plan.max_queue_delay_us = options.max_queue_delay.ToMicroseconds()
+            self.plan.instances = options.instances or 1
+            self.plan.buckets[:] = options.buckets
+        return registry_service_pb2.SetServingOptionsResponse(model_version=self.versions[request.name])
+
+    async def set_version_policy(self, request: registry_service_pb2.SetVersionPolicyRequest) -> Any:
+        """Sets."""
+        self.policies[request.name] = request.version_policy
+        return registry_service_pb2.SetVersionPolicyResponse(model=self.model(request.name))
 
     async def set_alias(self, request: registry_service_pb2.SetAliasRequest) -> Any:
         """Sets."""
@@ -197,8 +213,20 @@ class FakeRegistry:
         return endpoint_service_pb2.ListEndpointsResponse()
 
     async def list_workers(self, request: fleet_service_pb2.ListWorkersRequest) -> Any:
-        """None."""
-        return fleet_service_pb2.ListWorkersResponse()
+        """Those that the test has put there."""
+        return fleet_service_pb2.ListWorkersResponse(workers=self.workers)
+
+    def _on_worker(self, name: str) -> resources_pb2.ModelVersion:
+        version = resources_pb2.ModelVersion()
+        version.CopyFrom(self.versions[name])
+        entry = version.workers.add(worker=WORKER)
+        entry.status.version = name
+        entry.status.state = self.load_state
+        entry.status.memory_bytes = 1 << 20
+        entry.status.plan.CopyFrom(self.plan)
+        if self.load_error is not None:
+            entry.status.error.CopyFrom(to_status(self.load_error))
+        return version
 
     def _handler(self, module: Any, service: str) -> grpc.GenericRpcHandler:
         descriptor = module.DESCRIPTOR.services_by_name[service]

@@ -113,6 +113,7 @@ def show_model(name: NameArgument, registry: RegistryOption = DEFAULT_REGISTRY, 
     out.print(f"{name}: {', '.join(pairs(endpoint['arms'])) or 'no traffic yet'}", markup=False)
     if endpoint["next"]:
         out.print(f"next: {endpoint['next']}, as soon as a worker has it ready", markup=False)
+    out.print(f"workers keep loaded: {model['version_policy']}", markup=False)
     for version in model["versions"]:
         _print_version(version)
 
@@ -216,8 +217,10 @@ def _print_version(version: dict[str, Any]) -> None:
     for text in (version["description"], ", ".join(f"{key}={value}" for key, value in version["labels"].items())):
         if text:
             out.print(f"  {text}", markup=False)
+    if version["serving_options"]:
+        out.print(f"  set by an operator: {'; '.join(version['serving_options'])}", markup=False)
     for worker, state in version["workers"].items() or {"workers": "none has it"}.items():
-        out.print(f"  {worker}: {state}", markup=False)
+        out.print(f"  {worker}: {'  '.join([state, *version['runs'].get(worker, [])])}", markup=False)
     for signature, sides in version["signatures"].items():
         out.print(f"  {signature}({_tensors(sides['inputs'])}) -> {_tensors(sides['outputs'])}", markup=False)
 

@@ -1,0 +1,88 @@
+"""What the figures of a version come to, in a sentence. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inferway.registry.v1 import resources_pb2
+from inferway.worker.v1 import worker_service_pb2
+from inferway_cli.serving_words import counted, figure
+
+PAYS = 1.1
+"""How many times faster a batch must be than single rows to be worth a mention."""
+NOTHING_LEARNED = "nothing is known yet: no batch was measured since the version was loaded."
+
+Explanation = worker_service_pb2.ExplainVersionResponse
+Trial = worker_service_pb2.PlanTrial
+
+
+def advice(explained: Explanation, options: resources_pb2.ServingOptions, named: str) -> str:
+    """One or two sentences: whether batching pays here, and whether a bound of the operator costs something.
+
+    `named` is the version as arguments of a command, for example `digits --version 3`.
+    """
+    plan = explained.status.plan
+    verdict = (
+        _of_trials(plan.trials) if len({trial.rows for trial in plan.trials}) > 1 else _of_curves(explained.curves)
+    )
+    return " ".join(filter(None, (verdict or NOTHING_LEARNED, _of_bounds(explained, options, named))))
+
+
+def _of_trials(trials: Sequence[Trial]) -> str:
+    fewest, most = min(trial.rows for trial in trials), max(trial.rows for trial in trials)
+    single = max((trial for trial in trials if trial.rows == fewest), key=_speed)
+    batched = max((trial for trial in trials if trial.rows > fewest), key=_speed)
+    if batched.rows_per_second > PAYS * single.rows_per_second:
+        return f"batching pays for this model on this machine: {_ways(batched)}, {_ways(single)}."
+    if single.rows_per_second > PAYS * batched.rows_per_second:
+        full = max((trial for trial in trials if trial.rows == most), key=_speed)
+        return f"batching does not pay for this model on this machine: {_ways(single)}, {_ways(full)}."
+    return f"batching makes little difference for this model on this machine: {_ways(batched)}, {_ways(single)}."
+
+
+def _of_curves(curves: Sequence[worker_service_pb2.LatencyCurve]) -> str:
+    """By what real batches showed, of the curve that saw the most of them."""
+    seen = [curve for curve in curves if len(curve.points) > 1]
+    if not seen:
+        return ""
+    points = max(seen, key=lambda curve: sum(point.samples for point in curve.points)).points
+    single = points[0]
+    best = max(points, key=rows_per_second)
+    if rows_per_second(best) <= PAYS * rows_per_second(single):
+        return f"batching does not pay for this model on this machine: {_reaches(single)}, {_reaches(points[-1])}."
+    return f"batching pays for this model on this machine: {_reaches(best)}, {_reaches(single)}."
+
+
+def _of_bounds(explained: Explanation, options: resources_pb2.ServingOptions, named: str) -> str:
+    """Of a bound on rows below what was fastest."""
+    reached = [(point.rows, rows_per_second(point)) for curve in explained.curves for point in curve.points]
+    reached += [(trial.rows, trial.rows_per_second) for trial in explained.status.plan.trials]
+    bound = options.max_batch_rows
+    within = max((speed for rows, speed in reached if rows <= bound), default=0.0)
+    beyond = max(((speed, rows) for rows, speed in reached if rows > bound), default=(0.0, 0))
+    if not bound or not within or beyond[0] <= PAYS * within:
+        return ""
+    return (
+        f"The bound of {counted(bound, 'row')} costs speed: {beyond[1]} rows reached {figure(beyond[0])} rows/s, "
+        f"within the bound it is {figure(within)}; `inferway tune {named} --max-batch-rows auto` lifts it."
+    )
+
+
+def rows_per_second(point: worker_service_pb2.LatencyPoint) -> float:
+    """What batches of this size reach, one after the other; 0 if their time is unknown."""
+    return point.rows * 1e6 / point.compute_us if point.compute_us > 0 else 0.0
+
+
+def _speed(trial: Trial) -> float:
+    return trial.rows_per_second
+
+
+def _ways(trial: Trial) -> str:
+    speed = figure(trial.rows_per_second)
+    if trial.callers == 1:
+        return f"one batch of {counted(trial.rows, 'row')} at a time does {speed} rows/s"
+    return f"{trial.callers} batches of {counted(trial.rows, 'row')} side by side do {speed} rows/s"
+
+
+def _reaches(point: worker_service_pb2.LatencyPoint) -> str:
+    return f"batches of {counted(point.rows, 'row')} do {figure(rows_per_second(point))} rows/s"

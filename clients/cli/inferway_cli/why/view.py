@@ -1,0 +1,135 @@
+"""The explanation of one worker as lines of text. Pure: the worker's message in, lines out."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from inferway.type.v1 import tensor_pb2
+from inferway.worker.v1 import worker_service_pb2
+from inferway_cli.serving_words import counted, duration, figure, plan_in_words, size, threads_in_words
+from inferway_cli.why.advice import Explanation, rows_per_second
+from inferway_cli.why.plot import chart, figures, thinned
+from inferway_client.results import dispatch_reason_in_words
+
+WIDTH = 80
+SHOWN_CURVES = 3
+SHOWN_DECISIONS = 6
+LEGEND = (
+    "A worker computes rows of several requests as one batch where that is faster.",
+    "Below: how it runs the model, how long batches take, what waits, and why.",
+)
+REASONS = {
+    tensor_pb2.DISPATCH_REASON_FULL: "no more rows fitted into the batch",
+    tensor_pb2.DISPATCH_REASON_IDLE: "the model was free, and waiting for more rows would not have paid",
+    tensor_pb2.DISPATCH_REASON_DEADLINE: "waiting longer would have made a request late",
+    tensor_pb2.DISPATCH_REASON_DELAY_BOUND: "the batch had been held open as long as permitted",
+    tensor_pb2.DISPATCH_REASON_UNBATCHED: "these requests cannot be computed together with others",
+}
+_INDENT = "  "
+
+
+def explanation_lines(explained: Explanation, now_us: int, bounds: Sequence[str] = ()) -> list[str]:
+    """All that a worker said of a version; `now_us` is the time in microseconds since 1970.
+
+    `bounds` are the operator's, in words.
+    """
+    return [
+        *_plan(explained.status, bounds),
+        *_trials(explained.status.plan.trials),
+        *_curves(explained.curves),
+        *_queue(explained.queue),
+        *_credits(explained.credits),
+        *_decisions(explained.decisions, now_us),
+    ]
+
+
+def paragraph(text: str, indent: str = _INDENT) -> list[str]:
+    """Text in lines that fit."""
+    return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
+
+
+def _plan(status: worker_service_pb2.VersionStatus, bounds: Sequence[str]) -> list[str]:
+    if not status.HasField("plan"):
+        return [f"{_INDENT}The worker has not said how it runs the model."]
+    lines = paragraph(plan_in_words(status.plan))
+    if status.memory_bytes:
+        lines += paragraph(f"It takes {size(status.memory_bytes)} of memory.")
+    if bounds:
+        lines += paragraph(f"An operator set: {'; '.join(bounds)}.")
+    return lines
+
+
+def _trials(trials: Sequence[worker_service_pb2.PlanTrial]) -> list[str]:
+    if not trials:
+        return []
+    best = max(trials, key=lambda trial: trial.rows_per_second)
+    lines = ["", f"{_INDENT}What the worker tried before it chose (the fastest is marked)"]
+    lines.append("    side by side  threads each   rows in a batch    rows/s   called as")
+    for trial in trials:
+        mark = "*" if trial == best else " "
+        cells = f"{trial.callers:>12}{threads_in_words(trial.threads):>14}{trial.rows:>18}"
+        lines.append(f"  {mark} {cells}{figure(trial.rows_per_second):>10}   {trial.call_path}".rstrip())
+    return lines
+
+
+def _curves(curves: Sequence[worker_service_pb2.LatencyCurve]) -> list[str]:
+    measured = [curve for curve in curves if curve.points]
+    lines = [line for curve in measured[:SHOWN_CURVES] for line in _curve(curve)]
+    if len(measured) > SHOWN_CURVES:
+        lines += ["", f"{_INDENT}{len(measured) - SHOWN_CURVES} more shapes were learned; --json shows them."]
+    return lines
+
+
+def _curve(curve: worker_service_pb2.LatencyCurve) -> list[str]:
+    points = thinned(curve.points)
+    speeds = [rows_per_second(point) for point in points]
+    milliseconds = [point.compute_us / 1e3 for point in points]
+    rows = figures("rows", (figure(point.rows) for point in points))
+    return [
+        "",
+        f"{_INDENT}Learned from real batches: {curve.signature} {curve.shape}".rstrip(),
+        *chart("milliseconds for a batch of so many rows", milliseconds),
+        rows,
+        *chart("rows a second in batches of so many rows", speeds),
+        rows,
+        figures("ms", map(figure, milliseconds)),
+        figures("rows/s", map(figure, speeds)),
+        figures("batches", (figure(point.samples) for point in points)),
+    ]
+
+
+def _queue(queue: worker_service_pb2.QueueStatus) -> list[str]:
+    if not queue.requests:
+        return ["", f"{_INDENT}Nothing waits in this worker."]
+    waiting = f"{counted(queue.requests, 'request')} of {counted(queue.rows, 'row')}, {size(queue.bytes)}"
+    return ["", f"{_INDENT}In this worker wait {waiting}; the oldest for {duration(queue.oldest_us)}."]
+
+
+def _credits(links: Sequence[worker_service_pb2.LinkCredits]) -> list[str]:
+    if not links:
+        return [f"{_INDENT}No gateway is connected that sends requests for it."]
+    lines = paragraph("So many rows each gateway may have at this worker; whatever is more waits in the gateway:")
+    return lines + [f"    {link.gateway}: {link.share_rows} rows, {link.open_rows} of them granted" for link in links]
+
+
+def _decisions(decisions: Sequence[worker_service_pb2.BatchDecision], now_us: int) -> list[str]:
+    if not decisions:
+        return ["", f"{_INDENT}No batch was started yet."]
+    counts = Counter(decision.reason for decision in decisions)
+    lines = ["", f"{_INDENT}Why the last {counted(len(decisions), 'batch', 'batches')} were started when they were"]
+    for reason, count in counts.most_common():
+        lines.append(f"    {count:>4} {dispatch_reason_in_words(reason) or 'unknown'}: {REASONS.get(reason, '-')}")
+    lines += ["", f"{_INDENT}The last of them, newest at the bottom"]
+    return lines + [line for decision in decisions[-SHOWN_DECISIONS:] for line in _decision(decision, now_us)]
+
+
+def _decision(decision: worker_service_pb2.BatchDecision, now_us: int) -> Iterable[str]:
+    ago = duration(max(0, now_us - decision.dispatch_time_us))
+    took = f"took {duration(decision.compute_us)}" if decision.compute_us else "still under way"
+    expected = f" ({duration(decision.expected_us)} expected)" if decision.expected_us else ""
+    rows = f"{counted(decision.rows, 'row')} of {counted(decision.requests, 'request')}"
+    yield f"    {ago} ago: {rows}, waited {duration(decision.waited_us)}, {took}{expected}"
+    if decision.explanation:
+        yield from paragraph(decision.explanation, " " * 6)
