@@ -19,10 +19,13 @@ from inferway_inference.convert import LinkLimits
 from inferway_inference.health import VersionHealth
 from inferway_inference.lifecycle import Lifecycle, LifecycleOptions
 from inferway_inference.loader import Loader, LoaderOptions
+from inferway_inference.memory import MemoryBudget, MemoryLimits
 from inferway_inference.metrics import WorkerMetrics
 from inferway_inference.observers import Observers
 from inferway_inference.policy import PolicyOptions
 from inferway_inference.reporter import Reporter
+from inferway_inference.runner.supply import RunnerSupply
+from inferway_inference.runtimes.base import Placement
 from inferway_inference.scheduler import SchedulerOptions
 from inferway_inference.servicer import WorkerServicer
 from inferway_inference.settings import InferenceSettings
@@ -36,7 +39,10 @@ async def running(settings: InferenceSettings, process: Process) -> AsyncIterato
     """A worker whose server has started; versions follow as the routing feed names them."""
     async with AsyncExitStack() as stack:
         store = ArtifactStore(settings.data_dir / "artifacts", catalogue.RegistryFiles(settings.registry_target))
-        lifecycle = _lifecycle(settings, process, store)
+        memory = MemoryBudget(MemoryLimits(settings.memory_limit_bytes, settings.memory_reserve_bytes))
+        supply = RunnerSupply(lambda runtime: settings.spare_processes and memory.has_room_for_spare(runtime))
+        stack.push_async_callback(supply.stop)
+        lifecycle = _lifecycle(settings, process, Loader(store, supply, memory, _loader_options(settings)), store)
         stack.push_async_callback(lifecycle.stop)
         worker = Worker(settings.identity(process.boot_id), lifecycle)
         server = _server(settings, process, worker)
@@ -54,12 +60,21 @@ async def running(settings: InferenceSettings, process: Process) -> AsyncIterato
         yield server
 
 
-def _lifecycle(settings: InferenceSettings, process: Process, store: ArtifactStore) -> Lifecycle:
+def _loader_options(settings: InferenceSettings) -> LoaderOptions:
     limits = QueueLimits(max_items=settings.max_queue_requests, max_bytes=settings.max_queue_bytes)
-    scheduler = SchedulerOptions(
-        max_batch_rows=settings.max_batch_rows, max_compute_seconds=settings.max_compute_seconds, limits=limits
+    return LoaderOptions(
+        scheduler=SchedulerOptions(
+            max_batch_rows=settings.max_batch_rows, max_compute_seconds=settings.max_compute_seconds, limits=limits
+        ),
+        threads=settings.threads,
+        timeout_seconds=settings.load_timeout_seconds,
+        warmup_seconds=settings.warmup_seconds,
+        placement=Placement(settings.device, settings.gpu_memory_growth, settings.xla),
+        runtimes=settings.runtimes,
     )
-    loader = Loader(store, LoaderOptions(scheduler, settings.threads, settings.load_timeout_seconds, settings.runtimes))
+
+
+def _lifecycle(settings: InferenceSettings, process: Process, loader: Loader, store: ArtifactStore) -> Lifecycle:
     policy = PolicyOptions(settings.max_parallel_loads, settings.max_loaded_versions, settings.unload_delay_seconds)
     options = LifecycleOptions(policy, max_answer_bytes=settings.max_message_bytes - _MESSAGE_OVERHEAD_BYTES)
     observers = Observers(WorkerMetrics(process.telemetry.registry), process.telemetry.tracer)

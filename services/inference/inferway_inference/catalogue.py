@@ -17,9 +17,11 @@ from inferway.registry.v1.watch_service_pb2 import RoutingSnapshot
 from inferway.status import from_status
 from inferway.type.v1 import tensor_pb2
 from inferway_chassis.channel import open_channel
+from inferway_inference.plan import ServingBounds
 from inferway_inference.signatures import Signature, TensorSpec
 from inferway_inference.versions import Artifact, Desired, Manifest, VersionSpec
 
+_ISOLATIONS = {resources_pb2.ISOLATION_GROUP: "group", resources_pb2.ISOLATION_INLINE: "inline"}
 _STATUS_KEY = "grpc-status-details-bin"
 _BASE_SECONDS = 30.0
 _BYTES_PER_SECOND = 1024 * 1024
@@ -47,7 +49,16 @@ def version_spec(version: resources_pb2.ModelVersion) -> VersionSpec:
         ),
         signatures=tuple(map(_signature, version.signatures)),
         max_batch_rows=version.config.max_batch_rows,
+        isolation=_ISOLATIONS.get(version.config.isolation, "process"),
+        memory_bytes=version.config.memory_bytes,
+        bounds=_bounds(version.serving_options),
     )
+
+
+def _bounds(options: resources_pb2.ServingOptions) -> ServingBounds:
+    """Zero means unset, but for the delay: none at all is a choice."""
+    delay = options.max_queue_delay.ToTimedelta().total_seconds() if options.HasField("max_queue_delay") else None
+    return ServingBounds(options.max_batch_rows or None, delay, tuple(options.buckets), options.instances or None)
 
 
 def _signature(signature: tensor_pb2.Signature) -> Signature:

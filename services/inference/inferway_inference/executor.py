@@ -1,6 +1,6 @@
 """Executes the requests of one ready version: the scheduler's decisions become calls, the runner's answers replies.
 
-submit ─► Scheduler ─► pump ─► RunnerProcess.call ─► _done ─► reply
+submit ─► Scheduler ─► pump ─► RunnerSet.call ─► _done ─► reply
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from inferway_inference.counters import VersionCounters
 from inferway_inference.credits import CreditPool
 from inferway_inference.loader import Loaded
 from inferway_inference.metrics import VersionMetrics
-from inferway_inference.runner.process import Outcome
+from inferway_inference.runner.base import Outcome
 from inferway_inference.tensors import Array, Tensor, cut_rows
 from inferway_inference.tracing import Tracing
 from inferway_inference.work import Answer, Batch, Request, Timing
@@ -41,7 +41,7 @@ CREDIT_BATCHES = 2
 
 
 class Executor:
-    """Of one version and one runner."""
+    """Of one version."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Executor:
         self.version = version
         self.scheduler = loaded.scheduler
         self.credits = CreditPool(CREDIT_BATCHES * loaded.scheduler.options.max_batch_rows)
-        self._runner = loaded.runner
+        self._runners = loaded.runners
         self._signatures = {signature.name: signature for _, signature in loaded.signatures}
         self._positions = {signature.name: position for position, signature in loaded.signatures}
         self._counters, self._metrics, self._tracing = observers
@@ -100,7 +100,7 @@ class Executor:
             self._dispatch(batch)
         if decision.overdue:
             _LOG.error("a runner computes for too long and is ended", extra={"version": self.version})
-            self._runner.kill()
+            self._runners.kill_oldest()
         else:
             self._wake_at(decision.wake_at, now)
 
@@ -130,7 +130,7 @@ class Executor:
         inputs = join_inputs(batch)
         input_ns = time.perf_counter_ns() - started
         try:
-            self._runner.call(position, inputs, batch.outputs, partial(self._done, batch, input_ns), traceparent)
+            self._runners.call(position, inputs, batch.outputs, partial(self._done, batch, input_ns), traceparent)
         except RunnerCrashed:
             return  # its end is about to be reported, and `close` answers everybody
         except OSError:

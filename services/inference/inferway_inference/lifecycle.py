@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from inferway.errors import InferwayError, Internal, VersionNotReady
+from inferway.errors import DoesNotFit, InferwayError, Internal, VersionNotReady
 from inferway.names import parse_version
 from inferway_chassis.clock import Clock
 from inferway_inference.artifacts import ArtifactStore
@@ -19,8 +19,9 @@ from inferway_inference.executor import MAX_ANSWER_BYTES, Executor
 from inferway_inference.latency import Speed
 from inferway_inference.loader import Loaded, Loader
 from inferway_inference.observers import Observers
+from inferway_inference.plan import ServingPlan
 from inferway_inference.policy import Held, PolicyOptions, make_plan
-from inferway_inference.runner.process import RunnerProcess
+from inferway_inference.runner.runner_set import RunnerSet
 from inferway_inference.states import LOADING_STATES, LoadState, permitted
 from inferway_inference.versions import Desired, VersionSpec, VersionStatus
 
@@ -49,7 +50,8 @@ class _Version:
     ready_since: float = 0.0
     unwanted_since: float | None = None
     executor: Executor | None = None
-    runner: RunnerProcess | None = None
+    runners: RunnerSet | None = None
+    plan: ServingPlan | None = None
     task: asyncio.Task[None] | None = None
 
 
@@ -85,8 +87,13 @@ class Lifecycle:
         self._listeners.append(listener)
 
     def desire(self, desired: Desired) -> None:
-        """Sets the goal; the way there is made in the background."""
+        """Sets the goal; the way there is made in the background. Bounds of versions that serve change at once."""
         self._desired = desired
+        for name, held in self._versions.items():
+            spec = desired.wanted.get(name)
+            if spec is not None and spec.manifest.digest == held.spec.manifest.digest and spec != held.spec:
+                held.spec = spec
+                self._rebind(held)
         self._wake.set()
 
     def executor(self, version: str) -> Executor:
@@ -209,20 +216,27 @@ class Lifecycle:
             self._serve(held, loaded, started)
 
     def _serve(self, held: _Version, loaded: Loaded, started: float) -> None:
-        held.runner = loaded.runner
-        observers = self._observers.of_version(held.spec.name, held.counters, loaded.runner.pid)
+        runners = held.runners = loaded.runners
+        observers = self._observers.of_version(held.spec.name, held.counters, runners.pid)
         held.executor = Executor(held.spec.name, loaded, observers, self._clock, self._options.max_answer_bytes)
-        held.ready_since, held.error = self._clock(), None
+        held.plan, held.ready_since, held.error = loaded.plan, self._clock(), None
         self._observers.loaded(self._clock() - started)
         self._set_state(held, LoadState.READY)
-        if loaded.runner.ended is not None:
-            self._crashed(held, loaded.runner.ended)
-        else:
-            loaded.runner.on_exit = lambda error: self._crashed(held, error)
+        runners.on_crash = lambda: self._observers.crashed(held.spec.name)
+        if runners.ended is not None:
+            self._observers.crashed(held.spec.name)
+            self._crashed(held, runners.ended)
+            return
+        runners.on_exit = lambda error: self._crashed(held, error)
+        self._rebind(held)
+
+    def _rebind(self, held: _Version) -> None:
+        """The operator's bounds take effect."""
+        if held.executor is not None and held.runners is not None:
+            held.runners.resize(held.spec.bounds.instances or 1)
 
     def _crashed(self, held: _Version, error: InferwayError) -> None:
-        """The runner ended by itself; a version that was leaving anyway just leaves."""
-        self._observers.crashed(held.spec.name)
+        """The last runner ended by itself; a version that was leaving anyway just leaves."""
         if held.state is LoadState.READY:
             self._recover(held, error)
         elif held.executor is not None:
@@ -245,12 +259,12 @@ class Lifecycle:
 
     def _clear(self, held: _Version) -> None:
         """Answers what a crashed runner held, and gives back in the background what is left of it."""
-        executor, runner = held.executor, held.runner
-        held.executor = held.runner = None
+        executor, runners = held.executor, held.runners
+        held.executor = held.runners = held.plan = None
         if executor is not None:
             executor.close()
-        if runner is not None:
-            task = asyncio.create_task(runner.stop(), name=f"end {held.spec.name}")
+        if runners is not None:
+            task = asyncio.create_task(runners.stop(), name=f"end {held.spec.name}")
             self._stopping.add(task)
             task.add_done_callback(self._stopping.discard)
 
@@ -274,16 +288,23 @@ class Lifecycle:
             _LOG.warning("unloaded with requests unanswered", extra={"version": held.spec.name})
         await self._end(held)
         self._set_state(held, LoadState.UNLOADED)
+        self._memory_freed()
+
+    def _memory_freed(self) -> None:
+        """Versions that did not fit may fit now."""
+        for held in self._versions.values():
+            if held.state is LoadState.FAILED and isinstance(held.error, DoesNotFit):
+                held.retry_at = self._clock()
 
     async def _end(self, held: _Version) -> None:
         """Gives back all that a version has; requests that it still holds are answered with an error."""
-        executor, runner = held.executor, held.runner
+        executor, runners = held.executor, held.runners
         held.executor = None
         if executor is not None:
             executor.close()
-        if runner is not None:
-            await runner.stop()
-            held.runner = None if held.runner is runner else held.runner
+        if runners is not None:
+            await runners.stop()
+            held.runners = None if held.runners is runners else held.runners
 
     def _forget(self, name: str) -> None:
         del self._versions[name]
@@ -297,10 +318,24 @@ class Lifecycle:
         for listener in self._listeners:
             listener()
 
+    def _plan_now(self, held: _Version) -> ServingPlan | None:
+        """As warm-up chose it, within the operator's bounds."""
+        if held.plan is None or held.runners is None:
+            return None
+        bounds, plan = held.spec.bounds, held.plan
+        delay = bounds.max_queue_delay_seconds
+        return replace(
+            plan,
+            instances=held.runners.instances,
+            buckets=bounds.buckets or plan.buckets,
+            max_batch_rows=bounds.max_batch_rows or plan.max_batch_rows,
+            max_queue_delay_us=plan.max_queue_delay_us if delay is None else int(delay * 1e6),
+        )
+
     def _status(self, name: str, held: _Version) -> VersionStatus:
-        memory = held.runner.memory_bytes() if held.runner is not None else 0
+        memory = held.runners.memory_bytes() if held.runners is not None else 0
         self._observers.memory(name, memory)
         speed = held.executor.scheduler.learned() if held.executor is not None else Speed()
         error = held.error if held.state is LoadState.FAILED else None
         failed_attempts = 0 if held.state is LoadState.READY else held.strikes
-        return VersionStatus(name, held.state, error, memory, speed, failed_attempts)
+        return VersionStatus(name, held.state, error, memory, speed, failed_attempts, self._plan_now(held))

@@ -1,20 +1,34 @@
-"""Makes a version ready: files, runner, warm-up. Whatever goes wrong is an error that says what and which file."""
+"""Makes a version ready: files, runners, warm-up. Whatever goes wrong is an error that says what and which file."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inferway.errors import CorruptArtifact, VersionLoadFailed
 from inferway_inference.artifacts import ArtifactStore
-from inferway_inference.runner.process import LoadOrder, RunnerProcess
+from inferway_inference.golden import check_golden, read_golden
+from inferway_inference.memory import MemoryBudget
+from inferway_inference.plan import ServingPlan
+from inferway_inference.recorded import read_recorded
+from inferway_inference.runner.base import LoadOrder, Runner
+from inferway_inference.runner.runner_set import RunnerSet
+from inferway_inference.runner.supply import RunnerSupply
+from inferway_inference.runtimes.base import CPU, Placement
+from inferway_inference.samples import Samples
 from inferway_inference.scheduler import Scheduler, SchedulerOptions
 from inferway_inference.signatures import Signature
 from inferway_inference.states import LoadState
+from inferway_inference.tuning import Tuned, TuningOptions, tune
 from inferway_inference.versions import VersionSpec
-from inferway_inference.warmup import warm_up
+from inferway_inference.warmup import WarmUp
+
+SIZES = (1, 8, 32)
+"""Rows of the batches that warm-up tries, beside the largest."""
+
+Advance = Callable[[LoadState], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +37,12 @@ class LoaderOptions:
 
     scheduler: SchedulerOptions = field(default_factory=SchedulerOptions)
     threads: int = 0
+    """Threads that one operation may use; 0 lets warm-up choose."""
     timeout_seconds: float = 300.0
     """For all of a load but the download."""
+    warmup_seconds: float = 2.0
+    """For comparing ways of running a version; 0 turns that off."""
+    placement: Placement = CPU
     runtimes: Mapping[str, str] = field(default_factory=dict)
     """Runtimes that are replaced by others."""
 
@@ -33,30 +51,62 @@ class LoaderOptions:
 class Loaded:
     """A version that may answer."""
 
-    runner: RunnerProcess
+    runners: RunnerSet
     signatures: list[tuple[int, Signature]]
-    """With their positions in the runner."""
+    """With their positions in the runners."""
     scheduler: Scheduler
+    plan: ServingPlan
+    """As warm-up chose it, before the operator's bounds."""
 
 
 class Loader:
     """Loads versions; several may be loaded at once."""
 
-    def __init__(self, store: ArtifactStore, options: LoaderOptions) -> None:
-        """Takes files from `store`."""
-        self._store, self._options = store, options
+    def __init__(
+        self, store: ArtifactStore, supply: RunnerSupply, memory: MemoryBudget, options: LoaderOptions
+    ) -> None:
+        """Takes files from `store`, runners from `supply`, and no more than `memory` has."""
+        self._store, self._supply, self._memory, self._options = store, supply, memory, options
 
-    async def load(self, spec: VersionSpec, advance: Callable[[LoadState], None], *, gently: bool) -> Loaded:
+    async def load(self, spec: VersionSpec, advance: Advance, *, gently: bool) -> Loaded:
         """Tells `advance` about each step after the download. `gently`: others serve meanwhile, so let them go first.
 
-        Raises InferwayError. Leaves no process behind if it fails or is cancelled.
+        Raises InferwayError; DoesNotFit before anything is done. Leaves no process behind if it fails or is cancelled.
         """
-        path = await self._store.fetch(spec.name, spec.manifest)
-        advance(LoadState.LOADING)
-        runner = await _start(spec.name)
+        with self._memory.reserved(spec):
+            path = await self._store.fetch(spec.name, spec.manifest)
+            advance(LoadState.LOADING)
+            return await self._load(spec, path, advance, gently=gently)
+
+    async def _load(self, spec: VersionSpec, path: Path, advance: Advance, *, gently: bool) -> Loaded:
+        rows = spec.max_batch_rows or self._options.scheduler.max_batch_rows
+        order = LoadOrder(
+            self._runtime(spec), path, self._options.threads, low_priority=gently, placement=self._options.placement
+        )
+
+        async def prepare(runner: Runner) -> Tuned:
+            found = await runner.load(order)
+            advance(LoadState.WARMING)
+            return await self._warm_up(runner, order, spec, match_signatures(spec, found), _sizes(rows))
+
+        tuned = await self._ready(spec, prepare)
+        self._memory.learn(spec, tuned.runner.memory_bytes())
+        if spec.isolation == "process":
+            self._supply.loaded(order.runtime)
+        scheduler = Scheduler(replace(self._options.scheduler, max_batch_rows=rows))
+        for one in tuned.observed:
+            scheduler.latency.observe(one.key, one.rows, one.seconds, crowded=one.crowded)
+        chosen = replace(order, threads=tuned.threads, low_priority=True)
+        runners = RunnerSet([tuned.runner], tuned.callers, lambda: self._another(spec, chosen, tuned.signatures))
+        plan = ServingPlan(spec.isolation, 1, tuned.callers, tuned.threads, max_batch_rows=rows, trials=tuned.trials)
+        return Loaded(runners, tuned.signatures, scheduler, plan)
+
+    async def _ready(self, spec: VersionSpec, prepare: Callable[[Runner], Awaitable[Tuned]]) -> Tuned:
+        """A new runner that `prepare` made ready in time; without success it is ended."""
+        runner = await self._supply.runner(spec.name, self._runtime(spec), spec.isolation)
         try:
             async with asyncio.timeout(self._options.timeout_seconds):
-                return await self._prepare(runner, spec, path, advance, gently=gently)
+                tuned = await prepare(runner)
         except TimeoutError as error:
             await asyncio.shield(runner.stop(by_force=True))
             seconds = self._options.timeout_seconds
@@ -64,28 +114,44 @@ class Loader:
         except BaseException:
             await asyncio.shield(runner.stop(by_force=True))
             raise
+        tuned.runner.promote()
+        return tuned
 
-    async def _prepare(
+    async def _warm_up(
         self,
-        runner: RunnerProcess,
+        runner: Runner,
+        order: LoadOrder,
         spec: VersionSpec,
-        path: Path,
-        advance: Callable[[LoadState], None],
-        *,
-        gently: bool,
-    ) -> Loaded:
-        options = self._options.scheduler
-        rows = spec.max_batch_rows or options.max_batch_rows
-        scheduler = Scheduler(replace(options, max_batch_rows=rows))
-        runtime = self._options.runtimes.get(spec.runtime, spec.runtime)
-        found = await runner.load(LoadOrder(runtime, path, self._options.threads, gently))
-        advance(LoadState.WARMING)
-        signatures = [
-            (position, await warm_up(runner, position, signature, rows, scheduler.latency))
-            for position, signature in match_signatures(spec, found)
-        ]
-        runner.promote()
-        return Loaded(runner, signatures, scheduler)
+        signatures: list[tuple[int, Signature]],
+        sizes: tuple[int, ...],
+    ) -> Tuned:
+        samples = Samples(read_recorded(order.path, [signature for _, signature in signatures]))
+        golden = read_golden(order.path)
+        if golden is not None:
+            await check_golden(runner, signatures, golden)
+        budget = 0.0 if spec.isolation == "group" else self._options.warmup_seconds
+        options = TuningOptions(budget, twins=self._memory.needed_bytes(spec) < self._memory.free_bytes())
+        return await tune(runner, order, signatures, samples, sizes, options)
+
+    async def _another(self, spec: VersionSpec, order: LoadOrder, signatures: list[tuple[int, Signature]]) -> Runner:
+        """One more copy, which runs as the first was found to run best."""
+
+        async def prepare(runner: Runner) -> Tuned:
+            await runner.load(order)
+            warm_up = WarmUp(runner, Samples({}), SIZES[:2])
+            for position, signature in signatures:
+                await warm_up.signature(position, signature)
+            return Tuned(runner, signatures, 1, order.threads, (), [])
+
+        with self._memory.reserved(spec):
+            return (await self._ready(spec, prepare)).runner
+
+    def _runtime(self, spec: VersionSpec) -> str:
+        return self._options.runtimes.get(spec.runtime, spec.runtime)
+
+
+def _sizes(max_rows: int) -> tuple[int, ...]:
+    return (*(rows for rows in SIZES if rows < max_rows), max_rows)
 
 
 def match_signatures(spec: VersionSpec, found: tuple[Signature, ...]) -> list[tuple[int, Signature]]:
@@ -106,10 +172,3 @@ def match_signatures(spec: VersionSpec, found: tuple[Signature, ...]) -> list[tu
             )
         matched.append((position, signature))
     return matched
-
-
-async def _start(name: str) -> RunnerProcess:
-    try:
-        return await RunnerProcess.start(name)
-    except OSError as error:
-        raise VersionLoadFailed("the worker could not start a process for the version", cause="no process") from error

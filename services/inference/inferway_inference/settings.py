@@ -38,9 +38,23 @@ class InferenceSettings(ServiceSettings):
     labels: dict[str, str] = Field(default_factory=dict)
     """Workers that share labels are a pool."""
     threads: Annotated[int, Field(ge=0)] = 0
-    """Threads that one operation of a model may use; 0 means all cores."""
+    """Threads that one operation of a model may use; 0 lets warm-up find out what is best."""
+    device: str = "cpu"
+    """Where versions compute: `cpu`, or `gpu:N` for the N-th GPU."""
+    gpu_memory_growth: bool = True
+    """GPU memory is taken as it is needed, not at once."""
+    xla: bool = False
+    """TensorFlow compiles what it computes, for each shape."""
+    warmup_seconds: Annotated[float, Field(ge=0)] = 2.0
+    """How long a version that is being loaded may compare ways of running it; 0 turns that off."""
+    spare_processes: bool = True
+    """Keep one process with the framework imported for the next load, once a version of that runtime was loaded."""
+    memory_limit_bytes: Annotated[int, Field(ge=0)] = 0
+    """What the worker and its processes may take together; 0 means what the machine or the container has."""
+    memory_reserve_bytes: Annotated[int, Field(ge=0)] = 256 * MIB
+    """Memory that no version may be loaded into."""
     max_loaded_versions: Annotated[int, Field(gt=0)] = 64
-    """Versions with a process of their own; more wait as PENDING."""
+    """Versions that are loaded at the same time; more wait as PENDING."""
     max_parallel_loads: Annotated[int, Field(gt=0)] = 2
     """Versions being loaded at the same time."""
     load_timeout_seconds: Annotated[float, Field(gt=0)] = 300.0

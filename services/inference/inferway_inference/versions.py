@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from inferway.errors import InferwayError
 from inferway_inference.latency import Speed
+from inferway_inference.plan import ServingBounds, ServingPlan
 from inferway_inference.signatures import Signature
 from inferway_inference.states import LoadState
 
@@ -39,6 +40,12 @@ class VersionSpec:
     signatures: tuple[Signature, ...]
     max_batch_rows: int
     """0 lets the worker choose."""
+    isolation: str = "process"
+    """`process`, `group` or `inline`."""
+    memory_bytes: int = 0
+    """That one copy needs, as its publisher says; 0 lets the worker measure it."""
+    bounds: ServingBounds = field(default_factory=ServingBounds)
+    """What the operator set; changes while the version serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,3 +68,5 @@ class VersionStatus:
     memory_bytes: int
     speed: Speed
     failed_attempts: int
+    plan: ServingPlan | None = None
+    """None before it is ready."""

@@ -1,146 +1,114 @@
-"""Runs synthetic inputs through a version before anybody else does.
+"""Runs inputs through a version before anybody else does.
 
 That takes the cost of first calls away from callers, gives the latency model its first samples, and tests what batching
 rests on: rows computed together must equal the same rows computed alone. A signature that fails the test is called
-one request at a time. A model that refuses synthetic inputs is not at fault; its first caller pays for the warm-up.
+one request at a time. A model that refuses made-up inputs is not at fault; its first caller pays for the warm-up.
 One that lacks what it needs whatever the inputs, as variables without values, does not become ready.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inferway.datatypes import ITEM_BYTES, Datatype
 from inferway.errors import ModelFailed, VersionLoadFailed
-from inferway_inference.latency import CurveKey, LatencyModel, curve_key
-from inferway_inference.runner.process import Outcome, RunnerProcess
+from inferway_inference.latency import CurveKey, curve_key
+from inferway_inference.runner.asking import ask
+from inferway_inference.runner.base import Runner
 from inferway_inference.runtimes.base import EXPORT_ADVICE, is_version_at_fault
-from inferway_inference.signatures import Signature, TensorSpec
+from inferway_inference.samples import Samples, stacked
+from inferway_inference.signatures import Signature
 from inferway_inference.tensors import Array
 
 _LOG = logging.getLogger(__name__)
 
 LARGEST_BATCH_SECONDS = 5.0
-"""The large batch is skipped if it would take longer, as far as the small ones tell."""
-MAX_INPUT_BYTES = 256 * 1024 * 1024
-_TEXT = b"\x01\x00\x00\x000"
-"""The string "0": most models that read strings can read a number."""
+"""A large batch is skipped if it would take longer, as far as the smaller ones tell."""
+REPLAY_SECONDS = 5.0
+"""For requests that were recorded with the version."""
 _TOLERANCE = {Datatype.FP16: 5e-2, Datatype.BF16: 5e-2, Datatype.FP32: 1e-3, Datatype.FP64: 1e-3}
 """Relative to the largest element: the order of a sum differs with the size of the batch, and rounding with it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """How long one batch took."""
+
+    key: CurveKey
+    rows: int
+    seconds: float
+    crowded: bool = False
+    """Whether others were computed beside it."""
+
+
 @dataclass(slots=True)
-class _Caller:
-    """Calls one signature and notes how long the calls take."""
+class WarmUp:
+    """Warms one copy of a version up, one signature after the other."""
 
-    runner: RunnerProcess
-    position: int
-    signature: Signature
-    latency: LatencyModel
+    runner: Runner
+    samples: Samples
+    sizes: tuple[int, ...]
+    """Rows of the batches to try, ascending."""
+    observed: list[Observed] = field(default_factory=list)
+    usable: set[str] = field(default_factory=set)
+    """Signatures that computed the samples."""
 
-    async def __call__(self, inputs: Sequence[Array], rows: int, *, cold: bool = False) -> list[Array]:
-        done: asyncio.Future[list[Array]] = asyncio.get_running_loop().create_future()
-        started = time.perf_counter()
+    async def signature(self, position: int, signature: Signature) -> Signature:
+        """Returns the signature, unbatchable if the model mixes rows.
 
-        def finish(outcome: Outcome) -> None:
-            if done.cancelled():
-                return
-            if outcome.error is not None:
-                done.set_exception(outcome.error)
-            else:
-                outputs = [Array(out.datatype, out.shape, (bytes(out.parts[0]),)) for out in outcome.outputs]
-                done.set_result(outputs)
-
-        self.runner.call(self.position, inputs, tuple(range(len(self.signature.outputs))), finish)
-        outputs = await done
-        if not cold:
-            self.latency.observe(self.key(inputs), rows, time.perf_counter() - started)
-        return outputs
-
-    def key(self, inputs: Sequence[Array]) -> CurveKey:
-        """Of what is learned from calls with these inputs."""
-        return curve_key(self.signature.name, [array.shape for array in inputs])
-
-
-async def warm_up(
-    runner: RunnerProcess, position: int, signature: Signature, max_batch_rows: int, latency: LatencyModel
-) -> Signature:
-    """Returns the signature, unbatchable if the model mixes rows.
-
-    Raises VersionLoadFailed if the version cannot compute it at all, and RunnerCrashed if the runner ends.
-    """
-    call = _Caller(runner, position, signature, latency)
-    try:
-        if not signature.batchable:
-            inputs = synthetic_inputs(signature, 1, seed=1)
-            await call(inputs, 1, cold=True)
-            await call(inputs, 1)
+        Raises VersionLoadFailed if the version cannot compute it at all, and RunnerCrashed if the runner ends.
+        """
+        try:
+            found = await self._batches(position, signature) if signature.batchable else signature
+            await self._replay(position, found)
+            await self._sizes(position, found)
+        except ModelFailed as error:
+            if is_version_at_fault(error):
+                message = f"signature {signature.name!r} cannot be computed: {error.message}; {EXPORT_ADVICE}"
+                raise VersionLoadFailed(message, cause=error.message) from error
+            _LOG.info("a model refuses the samples", extra={"signature": signature.name, "cause": error.message})
             return signature
-        return await _warm_up_batches(call, signature, max_batch_rows)
-    except ModelFailed as error:
-        if is_version_at_fault(error):
-            message = f"signature {signature.name!r} cannot be computed: {error.message}; {EXPORT_ADVICE}"
-            raise VersionLoadFailed(message, cause=error.message) from error
-        _LOG.info("a model refuses synthetic inputs", extra={"signature": signature.name, "cause": error.message})
-        return signature
+        self.usable.add(signature.name)
+        return found
 
-
-async def _warm_up_batches(call: _Caller, signature: Signature, max_batch_rows: int) -> Signature:
-    one, two = (synthetic_inputs(signature, 1, seed=seed) for seed in (1, 2))
-    await call(one, 1, cold=True)
-    alone = await call(one, 1), await call(two, 1)
-    together = await call(stacked(one, two), 2)
-    if not all(map(rows_agree, together, *alone)):
+    async def _batches(self, position: int, signature: Signature) -> Signature:
+        """Whether rows together equal rows alone."""
+        one, two = (self.samples.inputs(signature, 1, seed=seed) for seed in (1, 2))
+        alone = [await self._outputs(position, signature, inputs) for inputs in (one, two)]
+        together = await self._outputs(position, signature, stacked(one, two))
+        if all(map(rows_agree, together, *alone)):
+            return signature
         _LOG.warning("rows depend on one another: requests are not batched", extra={"signature": signature.name})
         return signature.unbatched()
-    expected = (call.latency.of(call.key(one)).seconds(1) or 0.0) * max_batch_rows
-    if max_batch_rows > 1 and expected < LARGEST_BATCH_SECONDS:
-        large = synthetic_inputs(signature, max_batch_rows, seed=3)
-        await call(large, max_batch_rows, cold=True)
-        await call(large, max_batch_rows)
-    return signature
 
+    async def _replay(self, position: int, signature: Signature) -> None:
+        """What was recorded, as far as time permits."""
+        ends_at = time.perf_counter() + REPLAY_SECONDS
+        for inputs in self.samples.recorded(signature):
+            if time.perf_counter() < ends_at:
+                await self._outputs(position, signature, inputs)
 
-def synthetic_inputs(signature: Signature, rows: int, seed: int) -> list[Array]:
-    """Small random inputs: numbers from 0 to 1, dimensions of any size as 1. Raises ModelFailed if too large."""
-    random = np.random.default_rng(seed)
-    return [_synthetic(spec, rows, random) for spec in signature.inputs]
+    async def _sizes(self, position: int, signature: Signature) -> None:
+        """Each size twice: the first call of a size may be slow."""
+        row_seconds = 0.0
+        for rows in self.sizes if signature.batchable else (1,):
+            if rows * row_seconds > LARGEST_BATCH_SECONDS:
+                return
+            inputs = self.samples.inputs(signature, rows, seed=3)
+            await ask(self.runner, position, inputs, len(signature.outputs))
+            reply = await ask(self.runner, position, inputs, len(signature.outputs))
+            row_seconds = reply.seconds / rows
+            key = curve_key(signature.name, [array.shape for array in inputs])
+            self.observed.append(Observed(key, rows, reply.seconds))
 
-
-def _synthetic(spec: TensorSpec, rows: int, random: np.random.Generator) -> Array:
-    shape = (1,) if spec.shape is None else tuple(1 if size < 0 else size for size in spec.shape)
-    if spec.has_batch_dimension:
-        shape = (rows, *shape[1:])
-    count = math.prod(shape)
-    if count * ITEM_BYTES.get(spec.datatype, len(_TEXT)) > MAX_INPUT_BYTES:
-        raise ModelFailed("the inputs are too large to be made up", cause="too large")
-    if spec.datatype is Datatype.BYTES:
-        return Array(spec.datatype, shape, (_TEXT * count,))
-    return Array(spec.datatype, shape, (_elements(spec.datatype, count, random),))
-
-
-def _elements(datatype: Datatype, count: int, random: np.random.Generator) -> bytes:
-    if datatype in (Datatype.FP32, Datatype.FP64, Datatype.FP16):
-        return random.random(count, "f4").astype(f"<f{ITEM_BYTES[datatype]}").tobytes()
-    if datatype is Datatype.BF16:
-        return (random.random(count, "f4").view("<u4") >> 16).astype("<u2").tobytes()
-    return random.integers(0, 2, count).astype(f"<u{ITEM_BYTES[datatype]}").tobytes()
-
-
-def stacked(one: Sequence[Array], two: Sequence[Array]) -> list[Array]:
-    """Both batches as one."""
-    return [
-        Array(first.datatype, (first.shape[0] + second.shape[0], *first.shape[1:]), (*first.parts, *second.parts))
-        for first, second in zip(one, two, strict=True)
-    ]
+    async def _outputs(self, position: int, signature: Signature, inputs: Sequence[Array]) -> list[Array]:
+        return (await ask(self.runner, position, inputs, len(signature.outputs))).outputs
 
 
 def rows_agree(together: Array, first: Array, second: Array) -> bool:

@@ -69,6 +69,7 @@ def worker_settings(registry: FakeRegistry, directory: Path, **changes: Any) -> 
         "worker": "w0",
         "runtimes": {"tensorflow": "fake"},
         "unload_delay_seconds": 0,
+        "spare_processes": False,
         "grace_seconds": 3,
         **changes,
     }

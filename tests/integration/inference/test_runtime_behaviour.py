@@ -16,11 +16,12 @@ import pytest
 
 from inferway.datatypes import ITEM_BYTES, Datatype
 from inferway.errors import CorruptArtifact, InferwayError, ModelFailed, RunnerCrashed, VersionLoadFailed
-from inferway_inference.runner.process import LoadOrder, Outcome, RunnerProcess
+from inferway_inference.runner.base import LoadOrder, Outcome
+from inferway_inference.runner.process import RunnerProcess
 from inferway_inference.runtimes.fake import FILE
+from inferway_inference.samples import synthetic_inputs
 from inferway_inference.signatures import Signature
 from inferway_inference.tensors import Array
-from inferway_inference.warmup import synthetic_inputs
 from tests.integration.inference.conftest import fake_model
 
 

@@ -7,9 +7,10 @@ import pytest
 
 from inferway.datatypes import ITEM_BYTES, Datatype
 from inferway.errors import ModelFailed
+from inferway_inference.samples import stacked, synthetic_inputs
 from inferway_inference.signatures import Signature, TensorSpec
 from inferway_inference.tensors import Array, Tensor, check_byte_strings
-from inferway_inference.warmup import rows_agree, stacked, synthetic_inputs
+from inferway_inference.warmup import rows_agree
 
 
 @pytest.mark.parametrize("datatype", Datatype)

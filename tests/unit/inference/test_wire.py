@@ -47,7 +47,7 @@ def test_calls_and_results_survive_the_socket(*, arrays: list[Array], large: boo
         arrays = [*arrays, Array(Datatype.UINT8, (wire.INLINE_BYTES + 1,), (os.urandom(wire.INLINE_BYTES + 1),))]
     writer = Arena.create("test")
     reader = Arena(os.dup(writer.descriptor))
-    call = CallHead(7, 1, 3, (0, 2), "00-abc-def-01")
+    call = CallHead(7, 1, 2, 3, (0, 2), "00-abc-def-01")
     head, came = wire.unpack_call(single_frame(wire.pack_call(call, arrays, writer)), [writer, reader])
     assert (head, contents(came)) == (call, contents(arrays))
 

@@ -1,1 +1,1 @@
-"""Runner processes: one version each, beside the front. `process` is the front's end, `serve` the runner's own."""
+"""Where models run: in processes (`host`, and `serve` within), or in the front (`inline`); `base` is the interface."""

@@ -19,16 +19,25 @@ def may_raise_again() -> bool:
     return bool(int(capabilities, 16) >> _CAP_SYS_NICE & 1) or soft_limit >= 20  # noqa: PLR2004 - 20 - nice 0
 
 
-def lower() -> bool:
-    """Lowers the priority of this thread and of all it will start; does nothing, and says so, if that is for good."""
-    if not may_raise_again():
-        return False
-    os.setpriority(os.PRIO_PROCESS, 0, LOADING_NICENESS)
-    return True
+def lower_thread() -> None:
+    """Lowers the priority of this thread and of all it will start; does nothing if that would be for good."""
+    if may_raise_again():
+        os.setpriority(os.PRIO_PROCESS, 0, LOADING_NICENESS)
+
+
+def lower_process() -> None:
+    """Lowers the priority of the whole process; does nothing if that would be for good."""
+    if may_raise_again():
+        _set_all(LOADING_NICENESS)
 
 
 def restore() -> None:
-    """Gives every thread of this process normal priority: on Linux niceness is a thread's own, and inherited."""
+    """Gives the whole process normal priority again."""
+    _set_all(0)
+
+
+def _set_all(niceness: int) -> None:
+    """Of every thread: on Linux niceness is a thread's own, and inherited."""
     for thread in Path("/proc/self/task").iterdir():
         with suppress(ProcessLookupError, PermissionError):
-            os.setpriority(os.PRIO_PROCESS, int(thread.name), 0)
+            os.setpriority(os.PRIO_PROCESS, int(thread.name), niceness)

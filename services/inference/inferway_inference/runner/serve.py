@@ -1,6 +1,10 @@
-"""The runner's own end: loads one version, then computes what comes, one call after the other.
+"""A runner process from within: loads versions, and computes what comes with as many threads as it is told.
 
-It ends when the front closes the socket, and is killed with the front should that die first.
+The threads take turns at the socket: whoever has the turn waits for a frame, passes the turn on and computes, so that
+a call needs no hand-over between threads. Orders other than calls are carried out during the turn, which is why they
+keep their order; loading takes long and has a thread of its own.
+
+The process ends when the front closes the socket, and is killed with the front should that die first.
 """
 
 from __future__ import annotations
@@ -13,24 +17,25 @@ import os
 import signal
 import socket
 import sys
-import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
-from numpy.typing import NDArray
-
-from inferway.errors import InferwayError, ModelFailed, VersionLoadFailed
+from inferway.errors import InferwayError, ModelFailed
 from inferway_inference.runner import priority, wire
 from inferway_inference.runner.arena import Arena
-from inferway_inference.runner.arrays import from_numpy, to_numpy
+from inferway_inference.runner.model import Model, typed
+from inferway_inference.runner.orders import describe_signature, read_order
 from inferway_inference.runner.wire import Kind
 from inferway_inference.runtimes import open_runtime
-from inferway_inference.runtimes.base import Runtime
-from inferway_inference.signatures import Signature
 
 _PR_SET_PDEATHSIG = 1
 _READ_BYTES = 256 * 1024
+
+_T = TypeVar("_T")
 
 
 def main(arguments: list[str]) -> int:
@@ -38,12 +43,13 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m inferway_inference.runner")
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
-    parser.add_argument("--inputs", type=int, nargs=wire.SLOTS, required=True)
-    parser.add_argument("--outputs", type=int, nargs=wire.SLOTS, required=True)
+    parser.add_argument("--inputs", type=int, nargs="+", required=True)
+    parser.add_argument("--outputs", type=int, nargs="+", required=True)
     given = parser.parse_args(arguments)
     _live_and_die_with(given.parent)
     with socket.socket(fileno=given.socket) as control:
-        Serving(control, [Arena(fd) for fd in given.inputs], [Arena(fd) for fd in given.outputs]).run()
+        serving = Serving(control, [Arena(fd) for fd in given.inputs], [Arena(fd) for fd in given.outputs])
+        _or_die(Serving.run, serving)
     return 0
 
 
@@ -56,77 +62,141 @@ def _live_and_die_with(parent: int) -> None:
 
 
 class Serving:
-    """The loop over frames."""
+    """The threads, and what they share."""
 
     def __init__(self, control: socket.socket, inputs: Sequence[Arena], outputs: Sequence[Arena]) -> None:
         """`inputs` and `outputs` have one arena for each slot."""
         self._control, self._inputs, self._outputs = control, inputs, outputs
-        self._runtime: Runtime | None = None
-        self._signatures: tuple[Signature, ...] = ()
-        self._lowered = False
+        self._models: dict[int, Model] = {}
+        self._unwanted = set[int]()
+        """Unloaded before they were loaded."""
+        self._reader = wire.FrameReader()
+        self._frames = deque[tuple[Kind, memoryview]]()
+        self._turn, self._sending, self._books = threading.Lock(), threading.Lock(), threading.Lock()
+        self._callers = 1
+        self._numbers = {0}
+        """Callers that are there."""
+        self._threads: list[threading.Thread] = []
+        self._ended = self._serves = False
+        self._orders: dict[Kind, Callable[[dict[str, Any]], None]] = {
+            Kind.PREPARE: self._prepare,
+            Kind.LOAD: self._load,
+            Kind.CALLERS: self._set_callers,
+            Kind.PROMOTE: self._promote,
+            Kind.UNLOAD: self._unload,
+        }
 
     def run(self) -> None:
         """Serves until the socket ends."""
-        reader = wire.FrameReader()
-        handlers = {Kind.LOAD: self._load, Kind.CALL: self._call, Kind.PROMOTE: self._promote}
-        while data := self._control.recv(_READ_BYTES):
-            for kind, body in reader.feed(data):
-                handlers[kind](body)
+        self._serve(0)
+        for thread in self._threads:
+            thread.join()
 
-    def _load(self, body: memoryview) -> None:
-        order = json.loads(bytes(body))
-        if order["low_priority"]:
-            self._lowered = priority.lower()
-        try:
-            self._runtime = open_runtime(order["runtime"])
-            self._signatures = self._runtime.load(Path(order["path"]), order["threads"])
-        except Exception as error:  # noqa: BLE001 - a model may raise anything; the front must hear of it
-            self._control.sendall(wire.pack_failure(0, _typed(error, VersionLoadFailed)))
-            return
-        gc.freeze()  # what a framework imports is never garbage: no collection walks it again
-        report = {"signatures": [describe_signature(signature) for signature in self._signatures]}
-        self._control.sendall(wire.pack_json(Kind.LOADED, report))
+    def _serve(self, number: int) -> None:
+        while (call := self._next_call(number)) is not None:
+            self._call(call)
 
-    def _promote(self, body: memoryview) -> None:
-        del body
-        if self._lowered:
-            priority.restore()
+    def _next_call(self, number: int) -> memoryview | None:
+        """None once the caller of this number is not needed any more."""
+        with self._turn:
+            while number < self._callers and not self._ended:
+                if not self._frames:
+                    data = self._control.recv(_READ_BYTES)
+                    self._ended = not data
+                    self._frames.extend(self._reader.feed(data))
+                    continue
+                kind, body = self._frames.popleft()
+                if kind is Kind.CALL:
+                    return body
+                self._orders[kind](json.loads(bytes(body)))
+            self._numbers.discard(number)
+        return None
 
     def _call(self, body: memoryview) -> None:
-        head, arrays = wire.unpack_call(body, self._inputs)
+        head, inputs = wire.unpack_call(body, self._inputs)
         try:
-            answer = self._compute(head, [to_numpy(array) for array in arrays])
+            computed = self._models[head.model].compute(head.signature, inputs, head.outputs)
+            result = wire.ResultHead(head.call, head.slot, computed.started_ns, computed.ended_ns)
+            answer = wire.pack_result(result, computed.outputs, self._outputs[head.slot])
         except Exception as error:  # noqa: BLE001 - a model may raise anything; it fails this call alone
             sys.stderr.write(f"call failed: {type(error).__name__} traceparent={head.traceparent or '-'}\n")
-            answer = wire.pack_failure(head.call, _typed(error, ModelFailed))
-        self._control.sendall(answer)
+            answer = wire.pack_failure(head.call, typed(error, ModelFailed))
+        self._send(answer)
 
-    def _compute(self, head: wire.CallHead, inputs: list[NDArray[Any]]) -> bytes:
-        assert self._runtime is not None
-        signature = self._signatures[head.signature]
-        named = {spec.name: values for spec, values in zip(signature.inputs, inputs, strict=True)}
-        wanted = [signature.outputs[index] for index in head.outputs]
-        started_ns = time.time_ns()
-        results = self._runtime.call(signature.name, named, [spec.name for spec in wanted])
-        ended_ns = time.time_ns()
-        arrays = [from_numpy(results[spec.name], spec.datatype, spec.name) for spec in wanted]
-        return wire.pack_result(
-            wire.ResultHead(head.call, head.slot, started_ns, ended_ns), arrays, self._outputs[head.slot]
-        )
+    def _send(self, frame: bytes) -> None:
+        with self._sending:
+            self._control.sendall(frame)
+
+    def _prepare(self, order: dict[str, Any]) -> None:
+        """What is wrong with the framework shows when a version is loaded."""
+        priority.lower_process()
+        with suppress(Exception):
+            open_runtime(order["runtime"])
+        gc.freeze()
+
+    def _load(self, order: dict[str, Any]) -> None:
+        """Beside versions that serve only the loading itself is of low priority."""
+        if not self._serves:
+            (priority.lower_process if order["low_priority"] else priority.restore)()
+        self._start(self._load_model, order)
+
+    def _load_model(self, order: dict[str, Any]) -> None:
+        if order["low_priority"]:
+            priority.lower_thread()
+        try:
+            model = Model.load(read_order(order))
+        except InferwayError as error:
+            self._send(wire.pack_failure(order["call"], error))
+            return
+        gc.freeze()  # what a framework imports is never garbage: no collection walks it again
+        if self._keep(order["model"], model):
+            signatures = [describe_signature(signature) for signature in model.signatures]
+            self._send(wire.pack_json(Kind.LOADED, {"call": order["call"], "signatures": signatures}))
+        else:
+            model.close()
+
+    def _keep(self, number: int, model: Model) -> bool:
+        with self._books:
+            wanted = number not in self._unwanted
+            self._unwanted.discard(number)
+            if wanted:
+                self._models[number] = model
+        return wanted
+
+    def _unload(self, order: dict[str, Any]) -> None:
+        with self._books:
+            model = self._models.pop(order["model"], None)
+            if model is None:
+                self._unwanted.add(order["model"])
+        if model is not None:
+            self._start(Model.close, model)
+
+    def _set_callers(self, order: dict[str, Any]) -> None:
+        self._callers = order["callers"]
+        for number in set(range(self._callers)) - self._numbers:
+            self._numbers.add(number)
+            self._start(self._serve, number)
+
+    def _promote(self, order: dict[str, Any]) -> None:
+        del order
+        self._serves = True
+        priority.restore()
+
+    def _start(self, work: Callable[[_T], None], argument: _T) -> None:
+        """Only the thread that has the turn starts others."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        thread = threading.Thread(target=_or_die, args=(work, argument), name=work.__name__)
+        self._threads.append(thread)
+        thread.start()
 
 
-def describe_signature(signature: Signature) -> dict[str, Any]:
-    """JSON form of a signature; `process.read_signature` is its inverse."""
-    return {
-        "name": signature.name,
-        "inputs": [[spec.name, spec.datatype, spec.shape] for spec in signature.inputs],
-        "outputs": [[spec.name, spec.datatype, spec.shape] for spec in signature.outputs],
-    }
-
-
-def _typed(error: Exception, kind: type[InferwayError]) -> InferwayError:
-    """What callers may know: our own errors as they are, of others only their kind."""
-    if isinstance(error, InferwayError):
-        return error
-    cause = type(error).__name__
-    return kind(f"the model raised {cause}", cause=cause)
+def _or_die(work: Callable[[_T], None], argument: _T) -> None:
+    """A thread that fails takes the process with it: the front then knows, and starts another."""
+    try:
+        work(argument)
+    except BrokenPipeError:  # the front is gone, and ends this process
+        return
+    except BaseException:  # noqa: BLE001 - whatever it is
+        traceback.print_exc()
+        sys.stderr.flush()
+        os._exit(1)

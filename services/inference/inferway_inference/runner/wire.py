@@ -1,17 +1,21 @@
 """The language between front and runner: frames on a socket pair.
 
     frame    length u32 · kind u8 · body                       (length counts kind and body)
-    LOAD     JSON order                        LOADED   JSON report, or JSON failure in FAILED with call 0
-    CALL     call u32 · slot u8 · shared u8 · signature u16 · outputs u16 · inputs u16 · traceparent u8
+    PREPARE  JSON runtime: import the framework   no answer
+    LOAD     JSON order, with call and model      LOADED   JSON report, with call; or FAILED
+    CALLERS  JSON number of calls side by side    no answer
+    PROMOTE  JSON model: its warm-up is over      no answer
+    UNLOAD   JSON model                           no answer
+    CALL     call u32 · slot u8 · shared u8 · model u16 · signature u16 · outputs u16 · inputs u16 · traceparent u8
              · output indexes u16… · descriptors… · traceparent · contents, unless shared
     RESULT   call u32 · slot u8 · shared u8 · started_ns u64 · ended_ns u64 · outputs u16 · descriptors…
-             · contents, unless shared
+             · contents, unless shared; in any order
     FAILED   call u32 · JSON failure
-    PROMOTE  empty: warm-up is over, run at normal priority
 
-A descriptor is datatype u8 · rank u8 · bytes u64 · dimensions i64…. Contents follow one another, in the frame or,
-above `INLINE_BYTES`, in the arena of the slot, there each at a multiple of `ALIGNMENT`. Both ends are of one release
-and one machine: integers are native, and there is no version to negotiate.
+A model is a number that the front gives to one copy of one version. A descriptor is datatype u8 · rank u8 · bytes u64
+· dimensions i64…. Contents follow one another, in the frame or, above `INLINE_BYTES`, in the arena of the slot, there
+each at a multiple of `ALIGNMENT`. Both ends are of one release and one machine: integers are native, and there is no
+version to negotiate.
 """
 
 from __future__ import annotations
@@ -27,14 +31,12 @@ from inferway.errors import BY_REASON, InferwayError, Internal
 from inferway_inference.runner.arena import Arena
 from inferway_inference.tensors import Array, Buffer
 
-SLOTS = 2
-"""Calls that may be at the runner at once, each with memory of its own."""
 INLINE_BYTES = 64 * 1024
 ALIGNMENT = 64
 MAX_FRAME_BYTES = 64 * 1024 * 1024
 
 _FRAME = Struct("=IB")
-_CALL = Struct("=IB?HHHB")
+_CALL = Struct("=IB?HHHHB")
 _RESULT = Struct("=IB?QQH")
 _CALL_ID = Struct("=I")
 _DESCRIPTOR = Struct("=BBQ")
@@ -46,6 +48,9 @@ class Kind(IntEnum):
     LOAD = 1
     CALL = 2
     PROMOTE = 3
+    PREPARE = 4
+    CALLERS = 5
+    UNLOAD = 6
     LOADED = 16
     RESULT = 17
     FAILED = 18
@@ -56,6 +61,7 @@ class CallHead(NamedTuple):
 
     call: int
     slot: int
+    model: int
     signature: int
     outputs: tuple[int, ...]
     traceparent: str
@@ -110,18 +116,19 @@ def pack_call(head: CallHead, arrays: Sequence[Array], arena: Arena) -> bytes:
     """A CALL; contents above the threshold go to `arena`. Raises OSError when there is no memory for them."""
     descriptors, shared, contents = _place(arrays, arena)
     trace = head.traceparent.encode()
-    fixed = _CALL.pack(head.call, head.slot, shared, head.signature, len(head.outputs), len(arrays), len(trace))
+    counts = len(head.outputs), len(arrays), len(trace)
+    fixed = _CALL.pack(head.call, head.slot, shared, head.model, head.signature, *counts)
     return pack_frame(Kind.CALL, fixed, pack(f"={len(head.outputs)}H", *head.outputs), descriptors, trace, *contents)
 
 
 def unpack_call(body: memoryview, arenas: Sequence[Arena]) -> tuple[CallHead, list[Array]]:
     """The call and its inputs, as views that are valid until it is answered."""
-    call, slot, shared, signature, output_count, input_count, trace_bytes = _CALL.unpack_from(body)
+    call, slot, shared, model, signature, output_count, input_count, trace_bytes = _CALL.unpack_from(body)
     outputs = unpack_from(f"={output_count}H", body, _CALL.size)
     described, position = _descriptors(body, _CALL.size + 2 * output_count, input_count)
     traceparent = str(body[position : position + trace_bytes], "ascii")
     arrays = _collect(described, body[position + trace_bytes :], arenas[slot] if shared else None)
-    return CallHead(call, slot, signature, outputs, traceparent), arrays
+    return CallHead(call, slot, model, signature, outputs, traceparent), arrays
 
 
 def pack_result(head: ResultHead, arrays: Sequence[Array], arena: Arena) -> bytes:
@@ -146,7 +153,7 @@ def pack_failure(call: int, error: InferwayError) -> bytes:
 
 
 def unpack_failure(body: memoryview) -> tuple[int, InferwayError]:
-    """The call that failed (0: the load) and why."""
+    """The call or load that failed, and why."""
     content = json.loads(bytes(body[_CALL_ID.size :]))
     kind = BY_REASON.get(content["reason"], Internal)
     return _CALL_ID.unpack_from(body)[0], kind(content["message"], **content["metadata"])
