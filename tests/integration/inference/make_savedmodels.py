@@ -1,23 +1,32 @@
-"""Makes SavedModels for the runtime tests: `python -m tests.integration.inference.make_savedmodels DIRECTORY`.
+"""Makes models for the runtime tests: `python -m tests.integration.inference.make_savedmodels DIRECTORY`.
 
-Those three equal fake models in `test_runtime_behaviour.py`, so that both runtimes can be asked the same questions:
-affine, total, identity. The others are what only TensorFlow has:
+Every runtime has the same ones, so that all can be asked the same questions: affine, total, identity,
+text, tiny. Those of LiteRT are converted, below `litert`. The others are what one runtime alone has:
 
     compiled  a Keras model with an optimizer, saved by tf.saved_model.save, and its answer in expected.npy
     hollow    it reads a variable that nothing ever sets
+    int8      LiteRT: tiny with int8 weights, activations, input and output
+    unsigned  LiteRT: affine without a signature
 """
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.lite.tools import flatbuffer_utils
 
 from inferway.datatypes import Datatype
+from tests.testbed.savedmodels import LAYERS, Perceptron
 
 TYPES = {
     Datatype.BOOL: tf.bool,
@@ -42,6 +51,12 @@ def affine(x: tf.Tensor) -> dict[str, tf.Tensor]:
     """Twice the input; poison is refused."""
     with tf.control_dependencies([tf.debugging.assert_none_equal(x, POISON, message="it is poison")]):
         return {"y": x * 2}
+
+
+def picky(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Twice the input; poison is looked up where nothing is, as LiteRT knows no assertions."""
+    poisoned = tf.cast(tf.reduce_any(tf.equal(x, POISON)), tf.int32)
+    return {"y": x * 2 + tf.gather(tf.zeros([1]), poisoned)}
 
 
 def identity(**inputs: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -74,19 +89,60 @@ def save(function: Any, path: Path, **specs: tf.TensorSpec) -> None:
     """Exports `function` as `serving_default`, with a variable, as real models have them."""
     module = tf.Module()
     module.weight = tf.Variable(tf.ones([256]))
+    module.owner = getattr(function, "__self__", None)
     concrete = tf.function(function).get_concrete_function(**specs)
     tf.saved_model.save(module, str(path), signatures={"serving_default": concrete})
+
+
+def convert(saved_model: Path, to: Path, *, int8: bool = False) -> None:
+    """Writes `model.tflite` into the folder `to`."""
+    converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
+    if int8:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = _examples
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = converter.inference_output_type = tf.int8
+    _write(to, converter.convert())
+
+
+def _examples() -> Iterator[list[NDArray[np.float32]]]:
+    random = np.random.default_rng(3)
+    return ([random.normal(size=(1, LAYERS["tiny"][0])).astype("f4")] for _ in range(64))
+
+
+def convert_without_signature(function: Any, to: Path, **specs: tf.TensorSpec) -> None:
+    """Writes a model as converters did before there were signatures."""
+    concrete = tf.function(function).get_concrete_function(**specs)
+    content = tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
+    model = flatbuffer_utils.convert_bytearray_to_object(bytearray(content))
+    model.signatureDefs = None
+    _write(to, bytes(flatbuffer_utils.convert_object_to_bytearray(model)))
+
+
+def _write(folder: Path, content: bytes) -> None:
+    folder.mkdir(parents=True)
+    (folder / "model.tflite").write_bytes(content)
 
 
 def main(directory: Path) -> None:
     """Writes every model below `directory`."""
     floats = tf.TensorSpec([None, 4], tf.float32, "x")
+    tiny = Perceptron(LAYERS["tiny"], 0, softmax=False)
     save(affine, directory / "affine", x=floats)
+    save(picky, directory / "picky", x=floats)
     save(total, directory / "total", x=floats)
     save(hollow, directory / "hollow", x=floats)
+    save(tiny.__call__, directory / "tiny", x=tf.TensorSpec([None, LAYERS["tiny"][0]], tf.float32, "x"))
     save_compiled(directory / "compiled")
     specs = {kind.name.lower(): tf.TensorSpec([None, 2], own, kind.name.lower()) for kind, own in TYPES.items()}
     save(identity, directory / "identity", **specs)
+    save(identity, directory / "text", bytes=tf.TensorSpec([None, 2], tf.string, "bytes"))
+    litert = directory / "litert"
+    convert(directory / "picky", litert / "affine")
+    for name in ("total", "identity", "text", "tiny"):
+        convert(directory / name, litert / name)
+    convert(directory / "tiny", litert / "int8", int8=True)
+    convert_without_signature(picky, litert / "unsigned", x=floats)
 
 
 if __name__ == "__main__":

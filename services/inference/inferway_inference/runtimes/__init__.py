@@ -7,7 +7,7 @@ import importlib
 from inferway.errors import NotSupported
 from inferway_inference.runtimes.base import Runtime
 
-NAMES = ("tensorflow", "fake")
+NAMES = ("tensorflow", "onnx", "litert", "fake")
 
 
 def open_runtime(name: str) -> Runtime:

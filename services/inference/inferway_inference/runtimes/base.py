@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,9 @@ from inferway.errors import InvalidField, ModelFailed
 from inferway_inference.signatures import Signature
 
 EXPORT_ADVICE = "export it with model.export(path)"
+_MAX_CAUSE = 300
+_PATH = re.compile(r"(?<![\w.])(/[\w.+-]+){2,}/?(:\d+)?|[\w.+/-]+/[\w.+-]+\.(cc|cu|h|py)(:\d+)?")
+"""Absolute paths, and those of a framework's own source files; names of a graph's nodes have slashes as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +83,12 @@ def version_at_fault(cause: str) -> ModelFailed:
 def is_version_at_fault(error: ModelFailed) -> bool:
     """Whether the error was made by `version_at_fault`."""
     return error.metadata.get("fault") == "version"
+
+
+def plain_cause(text: str) -> str:
+    """The first line of a framework's own words that has any, without paths of this or its build machine.
+
+    It may quote the input. That is the caller's own: a batch that fails is never answered, its requests run alone.
+    """
+    line = next((line.strip() for line in text.splitlines() if line.strip()), "no reason given")
+    return _PATH.sub("…", line)[:_MAX_CAUSE]

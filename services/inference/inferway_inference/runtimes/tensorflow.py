@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +27,7 @@ from numpy.typing import NDArray
 
 from inferway.datatypes import Datatype
 from inferway.errors import CorruptArtifact, ModelFailed, VersionLoadFailed
-from inferway_inference.runtimes.base import CPU, EXPORT_ADVICE, Placement, version_at_fault
+from inferway_inference.runtimes.base import CPU, EXPORT_ADVICE, Placement, plain_cause, version_at_fault
 from inferway_inference.signatures import Signature, TensorSpec
 
 
@@ -54,7 +53,6 @@ from tensorflow.python.saved_model import loader_impl  # noqa: E402
 
 _TAG = "serve"
 _INITIALISER = "__saved_model_init_op"
-_MAX_CAUSE = 300
 _HEADING = "Graph execution error:"
 
 _DATATYPES: dict[Any, Datatype] = {
@@ -273,10 +271,4 @@ def _lacks_resource(error: Any) -> bool:
 
 
 def _cause(error: Exception) -> str:
-    """The first telling line of TensorFlow's own words, without paths of this machine.
-
-    It may quote the input. That is the caller's own: a batch that fails is never answered, its requests run alone.
-    """
-    lines = (line.strip() for line in (getattr(error, "message", "") or str(error)).splitlines())
-    line = next((line for line in lines if line and line != _HEADING), type(error).__name__)
-    return re.sub(r"(/[\w.+-]+){2,}/?", "…", line)[:_MAX_CAUSE]
+    return plain_cause((getattr(error, "message", "") or str(error)).replace(_HEADING, ""))
