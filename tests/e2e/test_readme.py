@@ -1,4 +1,4 @@
-"""Every command of README.md, word for word, in its order, against a real `make up`'s command.
+"""Every command of README.md and docs/engine.md, word for word, in its order, against a real `make up`'s command.
 
 The default ports may be taken on a developer's machine, so the stack runs on others, put into the blocks by text.
 """
@@ -20,6 +20,7 @@ from tests.testbed.ports import free_port_offset
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("README.md", "docs/engine.md")
 BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ELSEWHERE = {
     "make up": "tests/e2e/test_up.py runs it: make up is make setup and this command",
@@ -30,7 +31,8 @@ ELSEWHERE = {
 
 def blocks() -> list[tuple[str, str]]:
     """Language and text of every block, in order."""
-    return [(found[1], found[2].strip()) for found in BLOCK.finditer((ROOT / "README.md").read_text())]
+    texts = [(ROOT / document).read_text() for document in DOCUMENTS]
+    return [(found[1], found[2].strip()) for text in texts for found in BLOCK.finditer(text)]
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +49,7 @@ def moved(text: str, offset: int) -> str:
 
 
 @pytest.mark.parametrize(("language", "text"), blocks(), ids=lambda value: value.splitlines()[0][:40])
-def test_every_block_of_the_readme_works(
-    running: Up, tmp_path_factory: pytest.TempPathFactory, language: str, text: str
-) -> None:
+def test_every_block_works(running: Up, tmp_path_factory: pytest.TempPathFactory, language: str, text: str) -> None:
     """What a newcomer copies must work, or the project looks dead."""
     if text in ELSEWHERE:
         return
@@ -74,8 +74,10 @@ def test_every_block_of_the_readme_works(
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_every_link_of_the_readme_leads_somewhere() -> None:
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_link_leads_somewhere(document: str) -> None:
     """Paths move; links must follow."""
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / "README.md").read_text())
+    path = ROOT / document
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text())
 
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    assert [link for link in links if not (path.parent / link).exists()] == []

@@ -15,18 +15,20 @@ async def chosen_version(registry: Registry, model: str, version: str | None) ->
 
     Raises ModelNotFound, VersionNotFound, AliasNotFound, or CommandError if there is no traffic to go by.
     """
-    wanted = parse_version(version)
-    if wanted is None:
+    if version is None:
         return await registry.version(await _busiest(registry, model))
-    number = wanted if isinstance(wanted, int) else await _number_of(registry, model, wanted)
-    return await registry.version(names.version_name(model, number))
+    return await registry.version(names.version_name(model, await number_of(registry, model, version)))
 
 
-async def _number_of(registry: Registry, model: str, alias: str) -> int:
+async def number_of(registry: Registry, model: str, version: str) -> int:
+    """The number of a version as it was typed: a number or an alias; raises ModelNotFound, AliasNotFound."""
+    typed = parse_version(version)
+    if isinstance(typed, int):
+        return typed
     aliases = {label.alias: label.version for label in (await registry.model(model)).aliases}
-    if alias not in aliases:
-        raise AliasNotFound(f"{model} has no alias {alias!r}", model=model, alias=alias)
-    return aliases[alias]
+    if version not in aliases:
+        raise AliasNotFound(f"{model} has no alias {version!r}", model=model, alias=version)
+    return aliases[version]
 
 
 async def _busiest(registry: Registry, model: str) -> str:

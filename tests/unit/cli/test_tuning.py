@@ -165,3 +165,12 @@ async def test_model_shows_how_a_version_runs_and_what_was_set(inferway: Inferwa
     assert "workers keep loaded: the latest 2, and those that traffic and aliases name" in shown
     assert "set by an operator: batches of at most 8 rows" in shown
     assert "worker-0: READY  1 MB  process, 1 copy, 1 side by side, batches up to 8" in shown
+
+
+async def test_a_version_is_named_by_number_or_alias(inferway: Inferway, registry: FakeRegistry):
+    """As everywhere else; an alias that is not there is said."""
+    registry.aliases["models/digits"] = {"champion": 1}
+
+    assert (await inferway("tune", "digits", "--version", "champion", "--instances", "2")).code == 0
+    assert options(registry).instances == 2
+    assert "no alias 'loser'" in (await inferway("tune", "digits", "--version", "loser")).stderr

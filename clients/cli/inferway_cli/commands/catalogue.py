@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
-from inferway.errors import AliasNotFound
 from inferway.names import check_segment
 from inferway.registry.v1 import resources_pb2
 from inferway_cli.addresses import DEFAULT_REGISTRY, RegistryOption
@@ -19,6 +18,7 @@ from inferway_cli.readiness import until_ready
 from inferway_cli.registry import Registry
 from inferway_cli.uploads import push, read_manifest, total_bytes
 from inferway_cli.version_config import find_config, read_config
+from inferway_cli.versions import number_of
 from inferway_cli.views import endpoint_row, model_row, pairs, version_row
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
@@ -237,13 +237,8 @@ async def _choose(
     registry: Registry, name: str, version: str | None, state: resources_pb2.ModelVersion.State.ValueType
 ) -> int:
     """The number of the version that was named, or of the only one that is not in `state` already."""
-    if version is not None and version.isdecimal():
-        return int(version)
     if version is not None:
-        aliases = {alias.alias: alias.version for alias in (await registry.model(name)).aliases}
-        if version not in aliases:
-            raise AliasNotFound(f"{name} has no alias {version!r}", model=name, alias=version)
-        return aliases[version]
+        return await number_of(registry, name, version)
     candidates = [found.version for found in await registry.versions(name) if found.state != state]
     if len(candidates) != 1:
         listed = ", ".join(map(str, sorted(candidates))) or "none"
