@@ -95,7 +95,7 @@ async def test_a_version_that_nobody_has_ready_is_tuned_for_later(inferway: Infe
     done = await inferway("tune", "digits", "--instances", "2")
 
     assert done.code == 0
-    assert "no worker has it ready; the bounds will hold as soon as one has" in done.stderr
+    assert "no worker has said yet how it runs the version; the bounds are stored and will hold" in done.stderr
 
 
 @pytest.mark.parametrize(

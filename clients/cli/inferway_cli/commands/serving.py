@@ -100,7 +100,7 @@ def tune(
     columns = {key: None for row in rows for key in row}
     print_table(f"{name} version {found.version}", tuple(columns), rows, "")
     if len(columns) == len(("bound", "before", "after")):
-        note("no worker has it ready; the bounds will hold as soon as one has")
+        note("no worker has said yet how it runs the version; the bounds are stored and will hold")
     if after != found.serving_options:
         note(f"this undoes it: {command_line(name, found.version, found.serving_options)}")
 
