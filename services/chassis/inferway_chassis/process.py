@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -28,6 +29,9 @@ from inferway_chassis.settings import ServiceSettings
 from inferway_chassis.telemetry import Telemetry, configure_logging
 
 _LOG = logging.getLogger(__name__)
+
+GC_THRESHOLDS = (10_000, 20, 20)
+"""New objects after which the collector looks at the youngest, and how often at the older ones."""
 
 S = TypeVar("S", bound=ServiceSettings)
 
@@ -84,12 +88,23 @@ def main(settings_class: type[S], running: Running[S]) -> int:
 async def _run(name: str, settings: S, running: Running[S]) -> int:
     signalled = _signalled()
     async with observed(name, settings) as process, running(settings, process) as service:
+        _spare_collections()
         await signalled.wait()
         _LOG.info("draining", extra={"seconds": settings.drain_seconds})
         await service.drain()
         await asyncio.sleep(settings.drain_seconds)
         await service.stop(settings.grace_seconds)
     return 0
+
+
+def _spare_collections() -> None:
+    """What was built to serve is never garbage, and calls leave few cycles: a fifth of a call's time went into looking.
+
+    Frozen objects are not looked at again, and the others less often; cycles are still collected.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 @asynccontextmanager

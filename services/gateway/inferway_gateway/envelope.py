@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from inferway.errors import InvalidParameter
@@ -55,14 +55,11 @@ class Envelope:
     arm: str
     generation: int
     prediction_id: str
+    byte_count: int
+    """Of all inputs: what the limits of queues count."""
     traceparent: str = ""
     """Set only if the request is traced."""
     tracestate: str = ""
-    byte_count: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Adds up what the queue's limit counts."""
-        self.byte_count = sum([len(tensor.raw) for tensor in self.inputs])
 
 
 class Prediction(NamedTuple):

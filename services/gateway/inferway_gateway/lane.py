@@ -21,7 +21,7 @@ from inferway_gateway.workers import Worker
 
 MAX_UNANSWERED_FRAMES = 4
 """Frames of one version that one link may have out. Counted per version: a slow model holds up nobody else."""
-FRAME_SECONDS = 0.002
+FRAME_SECONDS = 0.005
 """While a frame is unanswered, another one of its version is opened only so much later. A message costs far more than
 an envelope in it, so what comes meanwhile waits, unbound, and goes together. A model that is quicker than this answers
 first, and then there is nothing to wait for; of a slower one, a worker has the next frame before it is done."""

@@ -101,20 +101,21 @@ class Predictor:
         selector, prediction_id = ask.selector, f"{self._prefix}-{number:x}"
         version, arm, generation = self._decide(selector, ask.unit or prediction_id, ask.field_names)
         signature = version.signature(selector.signature, ask.field_names.signature)
-        inputs, rows = admit(signature, ask.inputs, ask.outputs, ask.field_names)
+        inputs, rows, byte_count = admit(signature, ask.inputs, ask.outputs, ask.field_names)
         return Envelope(
-            version=version,
-            signature=signature.name,
-            inputs=inputs,
-            outputs=ask.outputs,
-            rows=rows,
-            deadline=received_at + ask.timeout_seconds,
-            received_at=received_at,
-            caller=ask.caller,
-            endpoint=selector.endpoint,
-            arm=arm,
-            generation=generation,
-            prediction_id=prediction_id,
+            version,
+            signature.name,
+            inputs,
+            ask.outputs,
+            rows,
+            received_at + ask.timeout_seconds,
+            received_at,
+            ask.caller,
+            selector.endpoint,
+            arm,
+            generation,
+            prediction_id,
+            byte_count,
         )
 
     def _decide(self, selector: Selector, unit: str, field_names: FieldNames) -> Decision:

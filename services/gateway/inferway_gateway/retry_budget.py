@@ -40,6 +40,8 @@ class RetryBudget:
 
     def _turn(self) -> None:
         now = int(self._clock())
+        if now == self._second:
+            return
         for second in range(max(self._second, now - _BUCKETS) + 1, now + 1):
             self._first_attempts[second % _BUCKETS] = self._retries[second % _BUCKETS] = 0
         self._second = now

@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from inferway.datatypes import ITEM_BYTES, Datatype
 
 ANY = -1
 """A dimension of any size."""
+MAX_PASSED = 1024
+"""Combinations of headers that a signature remembers. Whoever sends more pays for the checks again."""
+
+Headers = tuple[tuple[str, Datatype, tuple[int, ...]], ...]
+"""Name, datatype and shape of each input, in the order of the request."""
+
+
+class Passed(NamedTuple):
+    """What the checks found out about headers that passed: requests look alike, and are checked once."""
+
+    sizes: list[int]
+    """Bytes of each input."""
+    order: tuple[int, ...] | None
+    """Where in the request the inputs of the signature are; None if they are in its order."""
+    rows: int
+    byte_count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +75,7 @@ class Signature:
     output_names: frozenset[str] = field(init=False)
     batchable: bool = field(init=False)
     """Every input and every output has a batch dimension. The worker decides whether batching is true to the model."""
+    passed: dict[Headers, Passed] = field(init=False, default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Prepares the look-ups."""
@@ -68,6 +86,12 @@ class Signature:
         object.__setattr__(self, "plans", plans)
         object.__setattr__(self, "output_names", frozenset(spec.name for spec in self.outputs))
         object.__setattr__(self, "batchable", _all_have_batch_dimension((*self.inputs, *self.outputs)))
+
+    def remember(self, headers: Headers, passed: Passed) -> None:
+        """These headers have passed all checks."""
+        if len(self.passed) >= MAX_PASSED:
+            self.passed.clear()
+        self.passed[headers] = passed
 
 
 def _all_have_batch_dimension(specs: Iterable[TensorSpec]) -> bool:

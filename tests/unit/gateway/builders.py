@@ -51,6 +51,7 @@ def envelope(
         arm="v1",
         generation=1,
         prediction_id="p",
+        byte_count=byte_count,
     )
 
 

@@ -13,7 +13,7 @@ from inferway.errors import ContentsMismatch, InvalidBytesTensor, InvalidField, 
 from inferway_gateway.admission import FieldNames, admit, checked_shape
 from inferway_gateway.contents import pack
 from inferway_gateway.envelope import Caller, caller_of
-from inferway_gateway.signature import Signature, TensorSpec
+from inferway_gateway.signature import MAX_PASSED, Signature, TensorSpec
 from inferway_gateway.tensors import Tensor
 
 NAMES = FieldNames("endpoint", "signature", "inputs[{}].raw", "outputs[{}]")
@@ -30,6 +30,33 @@ def test_inputs_are_put_into_the_order_of_the_signature() -> None:
     tensors = [Tensor("b", FP32, (1,), b"bbbb"), Tensor("a", FP32, (1,), b"aaaa")]
 
     assert [tensor.name for tensor in admit(both, tensors, (), NAMES).inputs] == ["a", "b"]
+
+
+def test_headers_that_passed_once_still_have_their_order_and_their_lengths_checked() -> None:
+    """Headers are remembered so that checking is cheap; what they do not say must be looked at every time."""
+    both = signature(TensorSpec("a", FP32, (-1,)), TensorSpec("b", FP32, (-1,)))
+
+    def admitted(a: bytes, b: bytes) -> list[bytes]:
+        tensors = [Tensor("b", FP32, (2,), b), Tensor("a", FP32, (2,), a)]
+        found = admit(both, tensors, (), NAMES)
+        assert (found.rows, found.byte_count) == (2, 16)
+        return [tensor.raw for tensor in found.inputs]
+
+    assert admitted(b"aaaaaaaa", b"bbbbbbbb") == [b"aaaaaaaa", b"bbbbbbbb"]
+    assert admitted(b"cccccccc", b"dddddddd") == [b"cccccccc", b"dddddddd"]
+    with pytest.raises(ContentsMismatch) as caught:
+        admitted(b"cccccccc", b"dddd")
+    assert caught.value.violations[0].field == "inputs[0].raw"
+
+
+def test_what_a_signature_remembers_is_bounded() -> None:
+    """A caller who sends another shape each time must not fill the memory."""
+    one = signature(TensorSpec("x", FP32, (-1,)))
+
+    for rows in range(1, MAX_PASSED + 3):
+        admit(one, [Tensor("x", FP32, (rows,), b"\0" * 4 * rows)], (), NAMES)
+
+    assert 0 < len(one.passed) <= MAX_PASSED
 
 
 @pytest.mark.parametrize(
