@@ -71,6 +71,38 @@ def test_what_an_operator_set_is_said_beside_what_the_worker_chose():
     )
 
 
+def test_trials_fit_the_screen_whatever_was_tried():
+    """A worker with many cores and a large model tries many sizes, by several ways of calling the runtime."""
+    explained = pb.ExplainVersionResponse()
+    explained.status.plan.trials.extend(
+        pb.PlanTrial(callers=16, threads=0, rows=1 << n, rows_per_second=1e5 + n, call_path=path)
+        for n in range(12)
+        for path in ("concrete function", "session callable")
+    )
+
+    lines = explanation_lines(explained, NOW_US)
+
+    header, first, second = lines[lines.index(next(line for line in lines if "rows in a batch" in line)) :][:3]
+    assert max(map(len, lines)) <= WIDTH
+    assert header.split()[4] == "1"
+    assert header.split()[-1] == "2048"
+    assert "concrete function" in first
+    assert second.count("*") + first.count("*") == 1
+
+
+def test_of_many_curves_the_busiest_are_shown():
+    """A model with many shapes must not push the rest off the screen."""
+    explained = pb.ExplainVersionResponse(
+        curves=[curve((1, 100, samples), shape=f"x[{samples}]") for samples in (5, 900, 70)]
+    )
+
+    text = "\n".join(explanation_lines(explained, NOW_US))
+
+    assert text.index("x[900]") < text.index("x[70]")
+    assert "x[5]" not in text
+    assert "1 more curve was learned; --json shows all." in text
+
+
 def test_every_reason_has_an_explanation():
     """A reason that is only a word explains nothing."""
     known = {value for value in tensor_pb2.DispatchReason.values() if value}

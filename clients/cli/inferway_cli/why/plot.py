@@ -30,12 +30,12 @@ def figures(label: str, values: Iterable[str]) -> str:
     return f"{label:>{_AXIS_WIDTH}}  {''.join(f'{value:^{_COLUMN_WIDTH}}' for value in values)}".rstrip()
 
 
-def thinned(points: Sequence[T]) -> list[T]:
-    """At most MAX_COLUMNS of the points: the first, the last, and evenly chosen ones between."""
-    if len(points) <= MAX_COLUMNS:
+def thinned(points: Sequence[T], most: int = MAX_COLUMNS) -> list[T]:
+    """At most so many of the points, which must be two or more: the first, the last, and evenly chosen ones between."""
+    if len(points) <= most:
         return list(points)
     last = len(points) - 1
-    return [points[round(index * last / (MAX_COLUMNS - 1))] for index in range(MAX_COLUMNS)]
+    return [points[round(index * last / (most - 1))] for index in range(most)]
 
 
 def _rows(values: Sequence[float], top: float) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
 from inferway.type.v1 import tensor_pb2
@@ -14,7 +14,7 @@ from inferway_cli.why.plot import chart, figures, thinned
 from inferway_client.results import dispatch_reason_in_words
 
 WIDTH = 80
-SHOWN_CURVES = 3
+SHOWN_CURVES = 2
 SHOWN_DECISIONS = 6
 LEGEND = (
     "A worker computes rows of several requests as one batch where that is faster.",
@@ -28,6 +28,8 @@ REASONS = {
     tensor_pb2.DISPATCH_REASON_UNBATCHED: "these requests cannot be computed together with others",
 }
 _INDENT = "  "
+_SIZES = "rows in a batch"
+_CELL_WIDTH = 8
 
 
 def explanation_lines(explained: Explanation, now_us: int, bounds: Sequence[str] = ()) -> list[str]:
@@ -62,24 +64,45 @@ def _plan(status: worker_service_pb2.VersionStatus, bounds: Sequence[str]) -> li
 
 
 def _trials(trials: Sequence[worker_service_pb2.PlanTrial]) -> list[str]:
+    """A line for each way of running the model, a column for each size of batch."""
     if not trials:
         return []
     best = max(trials, key=lambda trial: trial.rows_per_second)
-    lines = ["", f"{_INDENT}What the worker tried before it chose (the fastest is marked)"]
-    lines.append("    side by side  threads each   rows in a batch    rows/s   called as")
+    paths = {trial.call_path for trial in trials}
+    ways: dict[str, dict[int, str]] = defaultdict(dict)
     for trial in trials:
-        mark = "*" if trial == best else " "
-        cells = f"{trial.callers:>12}{threads_in_words(trial.threads):>14}{trial.rows:>18}"
-        lines.append(f"  {mark} {cells}{figure(trial.rows_per_second):>10}   {trial.call_path}".rstrip())
-    return lines
+        way = _way(trial, trial.call_path if len(paths) > 1 else "")
+        ways[way][trial.rows] = figure(trial.rows_per_second) + ("*" if trial == best else " ")
+    width = max(map(len, (_SIZES, *ways)))
+    sizes = thinned(sorted({trial.rows for trial in trials}), (WIDTH - 4 - width) // _CELL_WIDTH)
+    return [
+        "",
+        f"{_INDENT}What the worker tried before it chose: rows a second (* is the fastest)",
+        f"    {_SIZES:<{width}}{_cells(f'{size} ' for size in sizes)}".rstrip(),
+        *(f"    {way:<{width}}{_cells(cells.get(size, '') for size in sizes)}".rstrip() for way, cells in ways.items()),
+    ]
+
+
+def _way(trial: worker_service_pb2.PlanTrial, call_path: str) -> str:
+    side = f"{trial.callers} side by side" if trial.callers > 1 else "one at a time"
+    return ", ".join(filter(None, (side, threads_in_words(trial.threads), call_path)))
+
+
+def _cells(values: Iterable[str]) -> str:
+    return "".join(f"{value:>{_CELL_WIDTH}}" for value in values)
 
 
 def _curves(curves: Sequence[worker_service_pb2.LatencyCurve]) -> list[str]:
-    measured = [curve for curve in curves if curve.points]
+    """Those that saw the most batches."""
+    measured = sorted(filter(lambda curve: curve.points, curves), key=_samples, reverse=True)
     lines = [line for curve in measured[:SHOWN_CURVES] for line in _curve(curve)]
-    if len(measured) > SHOWN_CURVES:
-        lines += ["", f"{_INDENT}{len(measured) - SHOWN_CURVES} more shapes were learned; --json shows them."]
+    if (hidden := len(measured) - SHOWN_CURVES) > 0:
+        lines += ["", f"{_INDENT}{counted(hidden, 'more curve was', 'more curves were')} learned; --json shows all."]
     return lines
+
+
+def _samples(curve: worker_service_pb2.LatencyCurve) -> int:
+    return sum(point.samples for point in curve.points)
 
 
 def _curve(curve: worker_service_pb2.LatencyCurve) -> list[str]:
