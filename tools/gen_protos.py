@@ -4,7 +4,7 @@
     python tools/gen_protos.py --check    exits 1 if what is committed differs
     python tools/gen_protos.py --image F  writes all protos, with comments, as the image F that buf reads
 
-The protos of other projects (`inference`, `tensorflow`) keep their public package in the files that users compile.
+The protos of other projects (`inference`, `onnx`, `tensorflow`) keep their public package in the files users compile.
 For inferway's own Python modules the package is renamed to `inferway.foreign.*`: two generated modules of one public
 package in one process collide in protobuf's descriptor pool, and users do load `tritonclient` beside us. Servers
 still answer on the public path, and reflection shows `descriptors.binpb`, which holds the public form.
@@ -24,7 +24,7 @@ import tempfile
 from pathlib import Path
 
 PROTOS = Path(__file__).resolve().parent.parent / "protos"
-FOREIGN = ("inference", "tensorflow")
+FOREIGN = ("inference", "onnx", "tensorflow")
 GENERATED_SUFFIXES = ("_pb2.py", "_pb2.pyi", "_pb2_grpc.py", "_pb2_grpc.pyi")
 
 
@@ -51,7 +51,7 @@ def stage(target: Path) -> list[str]:
             relative = Path("inferway/foreign") / relative
             text = re.sub(r"^package (\w+);", r"package inferway.foreign.\1;", text, flags=re.MULTILINE)
             text = re.sub(
-                r'^import "(inference|tensorflow)/', r'import "inferway/foreign/\1/', text, flags=re.MULTILINE
+                r'^import "(inference|onnx|tensorflow)/', r'import "inferway/foreign/\1/', text, flags=re.MULTILINE
             )
         (target / relative).parent.mkdir(parents=True, exist_ok=True)
         (target / relative).write_text(text)

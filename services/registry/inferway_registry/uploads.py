@@ -25,10 +25,10 @@ from inferway.errors import (
     UploadOffsetMismatch,
     UploadTooLarge,
 )
-from inferway_registry import catalogue, savedmodel
+from inferway_registry import catalogue, model_file
 from inferway_registry.blobs import Blobs
 from inferway_registry.ledger import OF_REGISTRY, Call, Change, Ledger
-from inferway_registry.manifest import SAVED_MODEL
+from inferway_registry.manifest import LAYOUTS
 from inferway_registry.presence import Presence
 from inferway_registry.resources import (
     Action,
@@ -40,6 +40,7 @@ from inferway_registry.resources import (
     Upload,
     VersionConfig,
 )
+from inferway_registry.signatures import forbid_nan
 from inferway_registry.staging import StagedFile, Staging
 from inferway_registry.store.reader import Reader
 from inferway_registry.store.sql import Store
@@ -149,8 +150,8 @@ class Uploads:
     async def publish(self, call: Call, upload_id: str, alias: str, encode: Callable[[ModelVersion], bytes]) -> bytes:
         """Verifies every file, makes the version visible, and returns it encoded; `alias` may be empty.
 
-        Raises UploadNotFound, UploadIncomplete, DigestMismatch, CorruptArtifact, InvalidField, StorageFull and what
-        `answer_once` raises.
+        Raises UploadNotFound, UploadIncomplete, DigestMismatch, CorruptArtifact, InvalidPath, InvalidField,
+        NotSupported, StorageFull and what `answer_once` raises.
         """
         async with self._store.reading() as rows:
             earlier = await self._ledger.earlier_answer(rows, call)
@@ -272,11 +273,11 @@ class Uploads:
             raise UploadNotFound(f"{upload.name} was deleted meanwhile", upload=upload.name) from error
 
     async def _signatures(self, upload: Upload) -> tuple[Signature, ...]:
-        graph = upload.manifest.artifact(SAVED_MODEL)
-        assert graph is not None, "the manifest was checked when the upload began"
-        data = b"".join([chunk async for chunk in self._blobs.read(graph.sha256)])
-        signatures = await in_thread(savedmodel.read_signatures, data)
-        return savedmodel.forbid_nan(signatures, upload.config.forbid_nan_inputs)
+        main = upload.manifest.artifact(LAYOUTS[upload.runtime].main)
+        assert main is not None, "the manifest was checked when the upload began"
+        content = b"".join([chunk async for chunk in self._blobs.read(main.sha256)])
+        signatures = await in_thread(model_file.read_signatures, upload.runtime, content, upload.manifest)
+        return forbid_nan(signatures, upload.config.forbid_nan_inputs)
 
 
 async def _require(rows: Reader, upload_id: str) -> Upload:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from grpc import aio
 
@@ -20,7 +22,6 @@ from inferway.errors import (
     InvalidName,
     InvalidPath,
     MalformedMessage,
-    NotSupported,
     RequestIdReused,
     StreamProtocolViolated,
     TooManyConcurrent,
@@ -35,10 +36,24 @@ from inferway.registry.v1 import resources_pb2 as resources
 from inferway.type.v1 import tensor_pb2
 from tests.integration.registry.client import CALL_SECONDS, Client, header, manifest, refusal, request_id
 from tests.integration.registry.conftest import Start
+from tests.testbed.onnx_models import perceptron
+from tests.unit.registry.flatbuffer_models import FLOAT32, litert_model
 from tests.unit.registry.graphs import INT32, RESOURCE, model_files, saved_model, sha256, signature, tensor
 
 MIB = 1 << 20
 WEIGHTS = "variables/variables.data-00000-of-00001"
+MODELS = {
+    "TENSORFLOW": {"saved_model.pb": saved_model()},
+    "ONNX": {
+        "model.onnx": perceptron(
+            {"w0": np.ones((4, 1), "f4"), "b0": np.ones(1, "f4")}, softmax=False
+        ).SerializeToString()
+    },
+    "LITERT": {
+        "model.tflite": litert_model({"serving_default": ({"x": (FLOAT32, (-1, 4))}, {"y": (FLOAT32, (-1, 1))})})
+    },
+}
+"""A small model x → y of each runtime."""
 
 
 async def test_a_published_version_tells_what_it_can_be_asked(client: Client):
@@ -363,12 +378,33 @@ async def test_the_upload_idle_for_longest_makes_room_for_a_new_one(start: Start
         await client.progress(touched.name)
 
 
-async def test_only_tensorflow_can_be_published_yet(client: Client):
-    """The message says what to do instead."""
-    refused = await refusal(client.begin(runtime=resources.RUNTIME_ONNX, files={"model.onnx": b"x"}))
+@pytest.mark.parametrize("kind", MODELS)
+async def test_models_of_every_runtime_are_published_with_their_signatures(client: Client, kind: str):
+    """The registry reads them without the frameworks that run them."""
+    runtime = resources.Runtime.Value(f"RUNTIME_{kind}")
+    upload = await client.fill(MODELS[kind], runtime=runtime)
+    version = await client.publish(upload.name)
 
-    assert type(refused) is NotSupported
-    assert "SavedModel" in refused.message
+    assert version.runtime == runtime
+    [signature] = version.signatures
+    assert [(spec.name, spec.shape[0]) for spec in (*signature.inputs, *signature.outputs)] == [("x", -1), ("y", -1)]
+
+
+@pytest.mark.parametrize(("kind", "actual"), list(itertools.permutations(MODELS, 2)))
+async def test_an_artifact_that_its_runtime_does_not_execute_is_refused(client: Client, kind: str, actual: str):
+    """Renaming a file does not convert it, and workers would fail at loading one after the other."""
+    [(name, _)], [(true_name, content)] = MODELS[kind].items(), MODELS[actual].items()
+    runtime = resources.Runtime.Value(f"RUNTIME_{kind}")
+    upload = await client.fill({name: content}, runtime=runtime)
+    refused = await refusal(client.publish(upload.name))
+    misplaced = await refusal(client.begin(runtime=runtime, files={true_name: content}))
+
+    assert (type(refused), refused.metadata) == (CorruptArtifact, {"path": name})
+    assert type(misplaced) in (InvalidField, InvalidPath)
+
+
+async def test_an_upload_must_say_what_executes_it(client: Client):
+    """A guess would show only on a worker."""
     assert type(await refusal(client.begin(runtime=resources.RUNTIME_UNSPECIFIED))) is InvalidField
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from inferway.errors import InvalidField, InvalidPath
 from inferway_registry import manifest
-from inferway_registry.manifest import Limits
+from inferway_registry.manifest import LAYOUTS, Limits
 from inferway_registry.resources import Artifact, Runtime
 from tests.unit.registry.graphs import artifacts, model_files, sha256
 
@@ -29,7 +29,26 @@ from tests.unit.registry.graphs import artifacts, model_files, sha256
 )
 def test_what_tensorflow_and_keras_write_is_permitted(path: str):
     """Refusing a real export would send users away."""
-    manifest.check_path(path, "path")
+    manifest.check_path(path, "path", LAYOUTS[Runtime.TENSORFLOW])
+
+
+@pytest.mark.parametrize(
+    ("runtime", "permitted", "refused"),
+    [
+        (Runtime.ONNX, ["model.onnx", "model.onnx.data", "weights/w0", "assets.extra/golden.npz"], ["other.onnx"]),
+        (Runtime.LITERT, ["model.tflite", "assets.extra/golden.npz"], ["saved_model.pb", "weights", "a/model.tflite"]),
+        (Runtime.TENSORFLOW, ["saved_model.pb"], ["model.onnx", "model.tflite", "keras_metadata.pb"]),
+    ],
+)
+def test_each_runtime_has_its_own_files(runtime: Runtime, permitted: list[str], refused: list[str]):
+    """What is no part of a model has no business on a worker."""
+    for path in permitted:
+        manifest.check_path(path, "path", LAYOUTS[runtime])
+    for path in refused:
+        with pytest.raises(InvalidPath, match=f"not part of an? .*{LAYOUTS[runtime].main}"):
+            manifest.check_path(path, "path", LAYOUTS[runtime])
+    with pytest.raises(InvalidField, match=f"{LAYOUTS[runtime].main} is missing"):
+        manifest.check(artifacts({"assets.extra/golden.npz": b"x"}), "", runtime, Limits())
 
 
 @given(st.text(max_size=60) | st.from_regex(r"(assets|variables)/[A-Za-z0-9._/\\-]{1,20}", fullmatch=True))
@@ -37,16 +56,19 @@ def test_what_tensorflow_and_keras_write_is_permitted(path: str):
 @example("assets/a/../../b")
 @example("assets/a\n")
 @example("saved_model.pb\n")
+@example("a/../../b")
+@example("weights\\0")
 def test_a_permitted_path_stays_inside_the_model_on_every_system(path: str):
     """The law behind all the hostile examples."""
-    with contextlib.suppress(InvalidPath):
-        manifest.check_path(path, "path")
+    for layout in LAYOUTS.values():
+        with contextlib.suppress(InvalidPath):
+            manifest.check_path(path, "path", layout)
 
-        components = path.split("/")
-        assert all(component not in ("", ".", "..") for component in components)
-        assert path.isascii()
-        assert not set(path) & set('\\:*?"<>|\x00\n ')
-        assert len(path.encode()) <= 255
+            components = path.split("/")
+            assert all(component not in ("", ".", "..") for component in components)
+            assert path.isascii()
+            assert not set(path) & set('\\:*?"<>|\x00\n ')
+            assert len(path.encode()) <= 255
 
 
 def test_the_digest_does_not_depend_on_the_order_of_files():

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from inferway.datatypes import Datatype
 from inferway.errors import CorruptArtifact
-from inferway_registry import savedmodel
 from inferway_registry.resources import Signature, TensorSpec
 from inferway_registry.savedmodel import read_signatures
+from inferway_registry.signatures import forbid_nan
 from tests.unit.registry.graphs import FLOAT, INT64, RESOURCE, STRING, saved_model, signature, tensor
 
 
@@ -54,7 +54,7 @@ def test_nan_is_forbidden_in_every_signature_that_has_the_input():
     """The rule is the publisher's, and a second signature must not be a way around it."""
     both = signature({"x": tensor(), "w": tensor()}, {"y": tensor()})
 
-    marked = savedmodel.forbid_nan(read_signatures(saved_model({"a": both, "b": both})), ("x",))
+    marked = forbid_nan(read_signatures(saved_model({"a": both, "b": both})), ("x",))
 
     assert [[(spec.name, spec.forbid_nan) for spec in each.inputs] for each in marked] == [
         [("w", False), ("x", True)],

@@ -5,8 +5,8 @@ and release Python's lock while they compute. Threads of a session sleep between
 takes the processor from whoever computes beside them.
 
 ONNX strings are text, so BYTES elements must be UTF-8. bfloat16 is unknown to the package's NumPy side; such tensors
-go in and come out as the memory they are, which the package cannot do beside strings: no model may have
-both.
+go in and come out as the memory they are, which the package cannot do beside strings: no model may
+have both.
 """
 
 from __future__ import annotations
