@@ -20,6 +20,8 @@ from inferway_inference.signatures import Signature
 from inferway_inference.trials import Trial, Way, choose, run_trials
 from inferway_inference.warmup import Observed, WarmUp
 
+TWIN_BUDGETS = 5
+"""A second copy is small beside a first one, whose process had to start; but the version waits for it."""
 _DEFAULT_SIGNATURE = "serving_default"
 
 
@@ -42,7 +44,7 @@ class TuningOptions:
     """Within which tuning happens."""
 
     budget_seconds: float = 2.0
-    """For trials, and as much again for loading what is compared; 0 turns both off."""
+    """For trials, and TWIN_BUDGETS times as much for loading what is compared; 0 turns both off."""
     twins: bool = True
     """Whether there is memory for a second copy."""
 
@@ -64,6 +66,7 @@ async def tune(
     alone = Tuned(runner, found, 1, order.threads, (), warmed.observed)
     if main is None or not options.budget_seconds or cores() == 1:
         return alone
+    sizes = tuple(one.rows for one in warmed.observed if one.key[0] == main[1].name)
     copies = [(runner, order.threads, warmed.observed)]
     try:
         if options.twins and not order.threads:
@@ -101,7 +104,7 @@ async def _twin(
     """A copy of one thread; none if it takes too long, or fails."""
     twin = runner.beside()
     try:
-        async with asyncio.timeout(options.budget_seconds):
+        async with asyncio.timeout(TWIN_BUDGETS * options.budget_seconds):
             await twin.load(replace(order, threads=1))
             _, warmed = await _warm_up(twin, signatures, samples, sizes)
     except (InferwayError, TimeoutError):
@@ -123,7 +126,7 @@ async def _compare(
 ) -> Tuned:
     position, signature = main
     ways = [Way(runner, threads, callers) for runner, threads, _ in runners for callers in _callers(runner)]
-    batches = {rows: samples.inputs(signature, rows, seed=4) for rows in (sizes if signature.batchable else (1,))}
+    batches = {rows: samples.inputs(signature, rows, seed=4) for rows in sizes}
     trials = await run_trials(ways, position, batches, budget_seconds)
     best = choose(trials) or ways[0]
     best.runner.set_callers(best.callers)

@@ -28,8 +28,13 @@ from inferway_inference.tensors import Array
 
 _LOG = logging.getLogger(__name__)
 
-LARGEST_BATCH_SECONDS = 5.0
-"""A large batch is skipped if it would take longer, as far as the smaller ones tell."""
+CHEAP_SECONDS = 0.1
+"""A batch that is expected to take no longer is tried in any case."""
+LARGEST_BATCH_SECONDS = 2.0
+"""One that takes longer is not tried."""
+PAYS = 0.8
+"""One between these is tried if the step before made a row cheaper by at least this factor: large batches that do not
+pay would cost time, and memory that frameworks keep."""
 REPLAY_SECONDS = 5.0
 """For requests that were recorded with the version."""
 _TOLERANCE = {Datatype.FP16: 5e-2, Datatype.BF16: 5e-2, Datatype.FP32: 1e-3, Datatype.FP64: 1e-3}
@@ -96,16 +101,18 @@ class WarmUp:
 
     async def _sizes(self, position: int, signature: Signature) -> None:
         """Each size twice: the first call of a size may be slow."""
-        row_seconds = 0.0
+        row_seconds, paid = 0.0, True
         for rows in self.sizes if signature.batchable else (1,):
-            if rows * row_seconds > LARGEST_BATCH_SECONDS:
+            expected = rows * row_seconds
+            if expected > (LARGEST_BATCH_SECONDS if paid else CHEAP_SECONDS):
                 return
             inputs = self.samples.inputs(signature, rows, seed=3)
             await ask(self.runner, position, inputs, len(signature.outputs))
-            reply = await ask(self.runner, position, inputs, len(signature.outputs))
-            row_seconds = reply.seconds / rows
+            seconds = (await ask(self.runner, position, inputs, len(signature.outputs))).seconds
+            paid = not row_seconds or seconds / rows < PAYS * row_seconds
+            row_seconds = seconds / rows
             key = curve_key(signature.name, [array.shape for array in inputs])
-            self.observed.append(Observed(key, rows, reply.seconds))
+            self.observed.append(Observed(key, rows, seconds))
 
     async def _outputs(self, position: int, signature: Signature, inputs: Sequence[Array]) -> list[Array]:
         return (await ask(self.runner, position, inputs, len(signature.outputs))).outputs

@@ -42,6 +42,7 @@ def _skip_package_init() -> None:
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+os.environ.setdefault("TF_OVERRIDE_GLOBAL_THREADPOOL", "1")  # else the first session's threads are those of all
 _skip_package_init()
 
 from tensorflow.core.protobuf import config_pb2  # noqa: E402 - after the package is prepared
