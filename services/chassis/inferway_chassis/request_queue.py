@@ -91,6 +91,12 @@ class RequestQueue(Generic[T]):
         """Requests waiting."""
         return self.items
 
+    def __iter__(self) -> Iterator[Queued[T]]:
+        """Everything that waits, in no order."""
+        for group in self._classes.values():
+            for tenant in group.tenants.values():
+                yield from (item for _, _, item in tenant.waiting if not item.gone)
+
     def offer(self, item: Queued[T]) -> None:
         """Takes `item` in; raises QueueFull, naming the bound that it would break."""
         limits = self.limits

@@ -10,6 +10,7 @@ from inferway.errors import InvalidName
 from inferway.registry.v1 import resources_pb2, watch_service_pb2
 from inferway.type.v1 import tensor_pb2
 from inferway.worker.v1 import worker_service_pb2
+from inferway_gateway.forecast import Speed
 from inferway_gateway.lane import Flight
 from inferway_gateway.routing import Arm, Endpoint, RoutingTable, TableRefused, Version
 from inferway_gateway.signature import Signature, TensorSpec
@@ -88,6 +89,16 @@ def to_standings(statuses: Iterable[worker_service_pb2.VersionStatus]) -> dict[s
         status.version: Standing(LoadState(status.state if status.state in known else 0), status.error.message)
         for status in statuses
     }
+
+
+def to_speeds(statuses: Iterable[worker_service_pb2.VersionStatus]) -> dict[str, Speed]:
+    """What is known of the speed of versions, by name."""
+    return {status.version: to_speed(status.speed) for status in statuses if status.speed.rows_per_second > 0}
+
+
+def to_speed(source: worker_service_pb2.SpeedModel) -> Speed:
+    """What a worker has told."""
+    return Speed(source.rows_per_second, source.fixed_us, source.row_us)
 
 
 def write_envelope(target: worker_service_pb2.Envelope, flight: Flight, now: float) -> None:

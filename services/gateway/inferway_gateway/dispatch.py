@@ -19,10 +19,12 @@ from inferway.errors import (
     QueueFull,
     VersionNotFound,
     WorkerLost,
+    WouldBeLate,
 )
 from inferway_chassis.clock import Clock
 from inferway_chassis.request_queue import Queued, QueueLimits, RequestQueue
 from inferway_gateway.envelope import Envelope, Prediction
+from inferway_gateway.forecast import Forecast, would_be_late
 from inferway_gateway.lane import FRAME_SECONDS, Flight, Lane
 from inferway_gateway.outcomes import ArmOutcomes, Outcomes
 from inferway_gateway.retry_budget import RetryBudget
@@ -53,11 +55,12 @@ class Loop(Protocol):
 class Pool:
     """One version: who waits for it, and the lanes that have it ready."""
 
-    __slots__ = ("lanes", "queue", "timer", "withdrawn")
+    __slots__ = ("forecast", "lanes", "queue", "timer", "withdrawn")
 
     def __init__(self, limits: QueueLimits) -> None:
         """Nobody waits, nobody is ready."""
         self.queue: RequestQueue[Flight] = RequestQueue(limits)
+        self.forecast = Forecast()
         self.lanes: list[Lane] = []
         self.timer: asyncio.TimerHandle | None = None
         """Set while time alone will make room."""
@@ -96,7 +99,7 @@ class Dispatcher:
     def submit(self, envelope: Envelope) -> Flight:
         """Takes responsibility for `envelope`: its flight's `result` will be set by the deadline, come what may.
 
-        Raises VersionUnloaded, VersionNotServed, VersionNotReady, VersionLoadFailed, NoWorker, QueueFull,
+        Raises VersionUnloaded, VersionNotServed, VersionNotReady, VersionLoadFailed, NoWorker, QueueFull, WouldBeLate,
         DeadlineExceeded.
         """
         version = envelope.version
@@ -223,7 +226,7 @@ class Dispatcher:
         flight.failure = flight.failure or error
         try:
             self._place(self._pools.setdefault(flight.envelope.version.name, Pool(self._limits)), flight)
-        except QueueFull:
+        except (QueueFull, WouldBeLate):
             self._settle(flight, error)
         else:
             if self._is_stranded(flight):
@@ -260,14 +263,23 @@ class Dispatcher:
         queued = Queued(
             flight, envelope.deadline, envelope.rows, envelope.byte_count, caller.criticality, caller.tenant
         )
+        self._refuse_if_late(pool, queued)
         try:
             pool.queue.offer(queued)
         except QueueFull as full:
-            self._counts(envelope).failed(full.code)
             full.metadata = {"model": envelope.version.model, "version": str(envelope.version.number)}
-            raise
+            raise self._refused(envelope, full) from None
+        pool.forecast.joined(queued)
         flight.queued = queued
         self._pump_later(pool, envelope.version.name)
+
+    def _refuse_if_late(self, pool: Pool, queued: Queued[Flight]) -> None:
+        now, version = self._clock(), queued.payload.envelope.version
+        loads = [worker.load_of(version.name) for worker in {lane.worker for lane in pool.lanes}]
+        predicted = pool.forecast.late(now, queued, pool.queue, pool.queue.rows, loads)
+        if predicted is not None:
+            late = would_be_late(version.model, version.number, predicted, queued.deadline - now)
+            raise self._refused(queued.payload.envelope, late)
 
     def _pump(self, pool: Pool) -> None:
         """Binds what waits, in order, for as long as there is room for the next one."""
@@ -279,6 +291,7 @@ class Dispatcher:
                 self._pump_later(pool, flight.envelope.version.name)
                 return
             pool.queue.take()
+            pool.forecast.left(head)
             flight.queued = None
             lane.bind(flight, now)
 
@@ -319,7 +332,9 @@ class Dispatcher:
             flight.lane.give_up(flight)
             self.has_room_again()
         elif flight.queued is not None:
-            self._pools[flight.envelope.version.name].queue.remove(flight.queued)
+            pool = self._pools[flight.envelope.version.name]
+            pool.queue.remove(flight.queued)
+            pool.forecast.left(flight.queued)
             flight.queued = None
 
     def _withdrawn(self, name: str, version: Version | None) -> InferwayError:

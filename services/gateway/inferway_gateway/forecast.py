@@ -9,7 +9,7 @@ deadlines, and as many of every other tenant, for tenants take turns.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import NamedTuple, Protocol
 
 from inferway.errors import WouldBeLate
@@ -123,6 +123,54 @@ class Backlog:
         line.add(request.deadline, rows)
         self.rows += rows
         self._class_rows[request.criticality] += rows
+
+
+class Forecast:
+    """Says of one version's requests whether they would be late. Costs next to nothing while everybody has time.
+
+    Who goes first matters only when time is short: the rows are sorted by it once somebody might be late, and until
+    the queue is empty again.
+    """
+
+    def __init__(self) -> None:
+        """Nobody waits."""
+        self._backlog: Backlog | None = None
+
+    def late(
+        self, now: float, request: Waiting, waiting: Iterable[Waiting], rows: int, loads: Collection[Load]
+    ) -> float | None:
+        """As `refuse`; `waiting` are the `rows` rows that wait already."""
+        if not rows or _is_surely_in_time(request.deadline - now, rows + request.rows, loads):
+            return None
+        if self._backlog is None:
+            self._backlog = Backlog()
+            for other in waiting:
+                self._backlog.add(other)
+        return refuse(now, request, self._backlog, loads)
+
+    def joined(self, request: Waiting) -> None:
+        """`request` waits from now on."""
+        if self._backlog is not None:
+            self._backlog.add(request)
+
+    def left(self, request: Waiting) -> None:
+        """`request`, which waited, does not any more."""
+        if self._backlog is not None:
+            self._backlog.remove(request)
+            if not self._backlog.rows:
+                self._backlog = None
+
+
+def _is_surely_in_time(seconds_left: float, rows: int, loads: Collection[Load]) -> bool:
+    """Whether there is time even if all rows that wait or are out go first, at half the speed that was told."""
+    rate = fixed = 0.0
+    for speed, rows_out in loads:
+        if speed is None or speed.rows_per_second <= 0:
+            return True
+        rate += speed.rows_per_second
+        rows += rows_out
+        fixed = max(fixed, speed.fixed_us)
+    return bool(rate) and 2.0 * (rows / rate + fixed / 1e6) < seconds_left
 
 
 def refuse(now: float, request: Waiting, backlog: Backlog, loads: Collection[Load]) -> float | None:

@@ -139,7 +139,7 @@ class Lane:
         flight.large = flight.written = envelope.byte_count > self._max_envelope_bytes
         self._next_ticket += 1
         self._outstanding[flight.ticket] = flight
-        self._add_rows(envelope.rows)
+        self._add_rows(envelope, +1)
         if flight.large:
             self.worker.large_calls += 1
             self._large[flight.ticket] = self._carrier.carry_large(flight)
@@ -196,7 +196,7 @@ class Lane:
 
     def _forget(self, flight: Flight) -> None:
         flight.lane = None
-        self._add_rows(-flight.envelope.rows)
+        self._add_rows(flight.envelope, -1)
         if self._large.pop(flight.ticket, None) is not None:
             self.worker.large_calls -= 1
         elif flight.frame is not None:
@@ -225,6 +225,6 @@ class Lane:
             if self._forming.get(version) is share:
                 del self._forming[version]
 
-    def _add_rows(self, rows: int) -> None:
-        self.rows += rows
-        self.worker.rows += rows
+    def _add_rows(self, envelope: Envelope, sign: int) -> None:
+        self.rows += sign * envelope.rows
+        self.worker.add_rows(envelope.version.name, sign * envelope.rows)

@@ -24,7 +24,7 @@ from inferway.worker.v1 import worker_service_pb2 as pb
 from inferway.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
 from inferway_chassis.channel import open_channel
 from inferway_chassis.clock import Clock
-from inferway_gateway.convert import to_standings, write_envelope
+from inferway_gateway.convert import to_speed, to_speeds, to_standings, write_envelope
 from inferway_gateway.dispatch import Dispatcher
 from inferway_gateway.lane import Flight, Lane
 from inferway_gateway.workers import LoadState, Worker
@@ -134,9 +134,11 @@ class Link:
             if kind == "answers":
                 for answer in message.answers.answers:
                     self._answer(lane, answer)
+                for grant in message.answers.credits:
+                    self._granted(lane, grant)
                 self._dispatcher.has_room_again()
             elif kind == "credits":
-                self._dispatcher.grant(lane, message.credits.version, message.credits.rows)
+                self._granted(lane, message.credits)
             elif kind == "hello":
                 self._introduce(lane, message.hello)
             elif kind == "drain":
@@ -149,9 +151,14 @@ class Link:
         else:
             self._dispatcher.answered(lane, answer.id, answer)
 
+    def _granted(self, lane: Lane, grant: pb.CreditGrant) -> None:
+        if grant.HasField("speed"):
+            self._worker.speeds[grant.version] = to_speed(grant.speed)
+        self._dispatcher.grant(lane, grant.version, grant.rows)
+
     def _introduce(self, lane: Lane, hello: pb.WorkerHello) -> None:
         standings = to_standings(hello.versions)
-        self._worker.introduce(hello.worker, hello.boot_id, standings)
+        self._worker.introduce(hello.worker, hello.boot_id, standings, to_speeds(hello.versions))
         if not lane.draining:
             self._dispatcher.set_ready(lane, [name for name, s in standings.items() if s.state is LoadState.READY])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -15,6 +16,7 @@ from inferway.errors import (
     VersionNotServed,
     VersionUnloaded,
 )
+from inferway_gateway.forecast import Load, Speed
 from inferway_gateway.routing import Version
 
 
@@ -53,12 +55,25 @@ class Worker:
     links_up: int = 0
     rows: int = 0
     """Rows bound to it and not yet answered: its load."""
+    rows_of: Counter[str] = field(default_factory=Counter)
+    """The same by version name."""
+    speeds: dict[str, Speed] = field(default_factory=dict)
+    """What it has told of each version, by name."""
     large_calls: int = 0
     """Envelopes on their way outside the links."""
 
-    def introduce(self, name: str, boot_id: str, standings: dict[str, Standing]) -> None:
+    def introduce(self, name: str, boot_id: str, standings: dict[str, Standing], speeds: dict[str, Speed]) -> None:
         """Takes in a hello."""
-        self.name, self.boot_id, self.standings = name, boot_id, standings
+        self.name, self.boot_id, self.standings, self.speeds = name, boot_id, standings, speeds
+
+    def add_rows(self, version: str, rows: int) -> None:
+        """So many more, or fewer, are bound to it."""
+        self.rows += rows
+        self.rows_of[version] += rows
+
+    def load_of(self, version: str) -> Load:
+        """What a forecast needs."""
+        return Load(self.speeds.get(version), self.rows_of[version])
 
 
 def why_not(version: Version, workers: Iterable[Worker]) -> InferwayError:

@@ -18,8 +18,10 @@ from inferway.errors import (
     VersionNotServed,
     VersionUnloaded,
     WorkerLost,
+    WouldBeLate,
 )
 from inferway_gateway.dispatch import REPEAT_SECONDS
+from inferway_gateway.forecast import Speed
 from inferway_gateway.routing import Arm, Endpoint, RoutingTable
 from inferway_gateway.workers import Worker
 from tests.unit.gateway.bench import V1, Bench
@@ -62,6 +64,38 @@ async def test_the_backlog_is_served_by_criticality() -> None:
     bench.dispatcher.grant(one, V1, 1)
 
     assert (sooner.lane, later.lane) == (one, None)
+
+
+async def test_what_cannot_be_answered_in_time_is_refused_at_once_and_says_when_to_come_back() -> None:
+    """A refusal now is worth more to a caller than the deadline's error later, and costs the worker nothing."""
+    bench = Bench()
+    one = bench.open_lane(rows=0)
+    for _ in range(5):
+        bench.dispatcher.submit(envelope(deadline=0.4))
+    one.worker.speeds[V1] = Speed(rows_per_second=10.0, fixed_us=0.0, row_us=100_000.0)
+
+    with pytest.raises(WouldBeLate) as caught:
+        bench.dispatcher.submit(envelope(deadline=0.5))
+    patient = bench.dispatcher.submit(envelope(deadline=1.0))
+
+    assert caught.value.metadata["model"] == "echo"
+    assert caught.value.retry_after_seconds is not None
+    assert bench.codes() == {"RESOURCE_EXHAUSTED": 1}
+    assert not patient.result.done()
+
+
+async def test_nobody_is_refused_by_what_left_the_queue() -> None:
+    """The forecast counts who waits now, not who once did."""
+    bench = Bench()
+    one = bench.open_lane(rows=0)
+    waiting = [bench.dispatcher.submit(envelope(deadline=0.4)) for _ in range(10)]
+    one.worker.speeds[V1] = Speed(rows_per_second=10.0, fixed_us=0.0, row_us=100_000.0)
+    with pytest.raises(WouldBeLate):
+        bench.dispatcher.submit(envelope(deadline=0.5))
+    for flight in waiting:
+        bench.dispatcher.abandon(flight)
+
+    assert not bench.dispatcher.submit(envelope(deadline=0.5)).result.done()
 
 
 async def test_a_full_queue_refuses_and_names_the_version() -> None:
