@@ -1,4 +1,4 @@
-"""Publishes a SavedModel: hash, begin or resume, send what is missing, publish.
+"""Publishes a model: begin or resume, send what is missing, publish.
 
 A push that broke, in this process or an earlier one, goes on where it stopped: the same content from the same machine
 asks for its upload under the same request id, and the registry says how much of each file it has.
@@ -9,16 +9,15 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from inferway import names
 from inferway.errors import Unavailable, UploadConflict, UploadNotFound, UploadOffsetMismatch
 from inferway.registry.v1 import registry_service_pb2, resources_pb2
-from inferway_cli.console import CommandError
+from inferway_cli.local_model import LocalModel
 from inferway_cli.registry import Registry, StatusLost
-from inferway_cli.version_config import FILE_NAME
 
 CHUNK_BYTES = 256 * 1024
 ATTEMPTS_WITHOUT_PROGRESS = 5
@@ -28,36 +27,18 @@ Progress = Callable[[int], None]
 """Is told the bytes that the registry has, of all files together."""
 
 
-def read_manifest(directory: Path) -> resources_pb2.Manifest:
-    """Hashes every file of a SavedModel; raises CommandError if the directory is none, or has links in it."""
-    if not (directory / "saved_model.pb").is_file():
-        raise CommandError(f"{directory} is no SavedModel: it has no saved_model.pb; `model.export(path)` makes one")
-    files = sorted(path for path in directory.rglob("*") if not path.is_dir() and path != directory / FILE_NAME)
-    links = [path for path in files if path.is_symlink()]
-    if links:
-        raise CommandError(f"{links[0]} is a symbolic link; push a directory with the files themselves")
-    artifacts = [_artifact(directory, path) for path in files]
-    return resources_pb2.Manifest(artifacts=sorted(artifacts, key=lambda artifact: artifact.path))
-
-
-def total_bytes(manifest: resources_pb2.Manifest) -> int:
-    """Bytes of all files."""
-    return sum(artifact.size_bytes for artifact in manifest.artifacts)
-
-
 async def push(
     registry: Registry,
     model: str,
-    directory: Path,
-    manifest: resources_pb2.Manifest,
+    local: LocalModel,
     config: resources_pb2.VersionConfig,
     alias: str,
     progress: Progress,
 ) -> resources_pb2.ModelVersion:
     """Uploads and publishes; returns the version. Raises what the rpcs of an upload raise."""
-    upload = await _begin(registry, model, manifest, config)
-    sending = _Sending(registry, upload, directory, progress)
-    for artifact in manifest.artifacts:
+    upload = await _begin(registry, model, local, config)
+    sending = _Sending(registry, upload, local.files, progress)
+    for artifact in local.manifest.artifacts:
         await sending.send(artifact)
     return await registry.publish(upload.name, alias)
 
@@ -65,10 +46,12 @@ async def push(
 class _Sending:
     """Sends the files of one upload; `committed` is what the registry said last."""
 
-    def __init__(self, registry: Registry, upload: resources_pb2.Upload, directory: Path, progress: Progress) -> None:
+    def __init__(
+        self, registry: Registry, upload: resources_pb2.Upload, files: Mapping[str, Path], progress: Progress
+    ) -> None:
         self._registry = registry
         self._name = upload.name
-        self._directory = directory
+        self._files = files
         self._progress = progress
         self._committed = _committed(upload)
         progress(sum(self._committed.values()))
@@ -101,7 +84,7 @@ class _Sending:
         header = registry_service_pb2.ArtifactHeader(upload=self._name, path=path, offset_bytes=offset_bytes)
         yield registry_service_pb2.UploadArtifactRequest(header=header)
         sent = sum(self._committed.values())
-        with (self._directory / path).open("rb") as file:
+        with self._files[path].open("rb") as file:
             file.seek(offset_bytes)
             while limit_bytes != 0 and (chunk := file.read(CHUNK_BYTES)):
                 yield registry_service_pb2.UploadArtifactRequest(chunk=chunk)
@@ -111,12 +94,12 @@ class _Sending:
 
 
 async def _begin(
-    registry: Registry, model: str, manifest: resources_pb2.Manifest, config: resources_pb2.VersionConfig
+    registry: Registry, model: str, local: LocalModel, config: resources_pb2.VersionConfig
 ) -> resources_pb2.Upload:
     request = registry_service_pb2.CreateUploadRequest(
         model=names.model_name(model),
-        runtime=resources_pb2.RUNTIME_TENSORFLOW,
-        manifest=manifest,
+        runtime=local.kind.runtime,
+        manifest=local.manifest,
         config=config,
     )
     fingerprint = hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
@@ -131,11 +114,3 @@ async def _begin(
 
 def _committed(upload: resources_pb2.Upload) -> dict[str, int]:
     return {file.path: file.committed_bytes for file in upload.files}
-
-
-def _artifact(directory: Path, path: Path) -> resources_pb2.Artifact:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return resources_pb2.Artifact(
-        path=path.relative_to(directory).as_posix(), size_bytes=path.stat().st_size, sha256=digest
-    )

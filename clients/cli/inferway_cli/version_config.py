@@ -5,13 +5,15 @@ labels: {accuracy: "0.97", dataset: scikit-learn digits}
 forbid_nan_inputs: [image]
 idempotent: true
 max_batch_rows: 256
+isolation: process
+memory_bytes: 500000000
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import yaml
 
@@ -19,6 +21,9 @@ from inferway.registry.v1 import resources_pb2
 from inferway_cli.console import CommandError
 
 FILE_NAME = "inferway.yaml"
+
+Isolation = Literal["process", "group", "inline"]
+"""Where workers run a version."""
 
 
 def find_config(model_path: Path) -> Path | None:
@@ -40,7 +45,13 @@ def read_config(path: Path) -> resources_pb2.VersionConfig:
     if unknown:
         raise CommandError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
     checked = {key: _checked(path, key, value) for key, value in content.items()}
-    return resources_pb2.VersionConfig(**checked)
+    isolation = isolation_value(checked.pop("isolation", None))
+    return resources_pb2.VersionConfig(**checked, isolation=isolation)
+
+
+def isolation_value(isolation: Isolation | None) -> resources_pb2.Isolation.ValueType:
+    """The contract's value of a choice, or of none."""
+    return resources_pb2.Isolation.Value(f"ISOLATION_{(isolation or 'unspecified').upper()}")
 
 
 def _checked(path: Path, key: str, value: object) -> Any:
@@ -62,8 +73,8 @@ def _is_labels(value: object) -> bool:
     )
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31
+def _is_count(value: object, limit: int = 2**31) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
 
 
 _KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
@@ -72,4 +83,6 @@ _KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
     "forbid_nan_inputs": (_is_names, "a list of input names"),
     "idempotent": (lambda value: isinstance(value, bool), "true or false"),
     "max_batch_rows": (_is_count, "a whole number from 0"),
+    "isolation": (lambda value: value in get_args(Isolation), "process, group or inline"),
+    "memory_bytes": (lambda value: _is_count(value, 2**63), "a whole number from 0"),
 }

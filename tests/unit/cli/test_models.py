@@ -31,6 +31,57 @@ async def test_push_publishes_every_file_with_its_config(inferway: Inferway, reg
     assert registry.aliases == {"models/affine": {"champion": 1}}
 
 
+@pytest.mark.parametrize(
+    ("written", "runtime", "paths"),
+    [
+        (["net.onnx"], "ONNX", ["model.onnx"]),
+        (["net.onnx", "net.onnx.data"], "ONNX", ["model.onnx", "net.onnx.data"]),
+        (["net.tflite"], "LITERT", ["model.tflite"]),
+        (["a.tflite", "assets.extra/golden.npz"], "LITERT", ["assets.extra/golden.npz", "model.tflite"]),
+        (["saved_model.pb", "assets/words"], "TENSORFLOW", ["assets/words", "saved_model.pb"]),
+    ],
+)
+async def test_push_sees_what_kind_of_model_it_is_given(
+    inferway: Inferway, registry: FakeRegistry, tmp_path: Path, written: list[str], runtime: str, paths: list[str]
+):
+    """People name files as they like; workers look for one name. One file is pushed as that, several by their folder."""
+    pushed = written[0] if len(written) == 1 else "."
+    for name in written:
+        (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "m" / name).write_bytes(name.encode())
+    done = await inferway("push", "net", str(tmp_path / "m" / pushed), "--isolation", "inline", "--max-batch-rows", "3")
+
+    assert done.code == 0, done.stderr
+    version = registry.versions["models/net/versions/1"]
+    assert version.runtime == resources_pb2.Runtime.Value(f"RUNTIME_{runtime}")
+    assert [artifact.path for artifact in version.manifest.artifacts] == paths
+    assert version.config == resources_pb2.VersionConfig(isolation=resources_pb2.ISOLATION_INLINE, max_batch_rows=3)
+
+
+async def test_push_asks_when_there_are_two_models(inferway: Inferway, registry: FakeRegistry, tmp_path: Path):
+    """Guessing wrong would serve the wrong weights."""
+    for name in ("a.onnx", "b.tflite"):
+        (tmp_path / name).write_bytes(b"x")
+    refused = await inferway("push", "net", str(tmp_path))
+    chosen = await inferway("push", "net", str(tmp_path / "a.onnx"))
+
+    assert (refused.code, chosen.code) == (1, 0)
+    assert "has a.onnx, b.tflite; push one of these files, or say which with --runtime" in refused.stderr
+
+
+async def test_options_of_push_come_before_the_file(inferway: Inferway, registry: FakeRegistry, saved_model: Path):
+    """The file is for every push, the option for this one."""
+    (saved_model / "inferway.yaml").write_text("isolation: group\nmax_batch_rows: 8\nmemory_bytes: 5000000000\n")
+    for options in ((), ("--isolation", "process", "--max-batch-rows", "2")):
+        done = await inferway("push", "affine", str(saved_model), *options)
+        assert done.code == 0, done.stderr
+    first, second = (registry.versions[f"models/affine/versions/{number}"].config for number in (1, 2))
+
+    assert (first.isolation, first.max_batch_rows) == (resources_pb2.ISOLATION_GROUP, 8)
+    assert (second.isolation, second.max_batch_rows) == (resources_pb2.ISOLATION_PROCESS, 2)
+    assert first.memory_bytes == second.memory_bytes == 5_000_000_000
+
+
 async def test_push_goes_on_where_the_connection_broke(inferway: Inferway, registry: FakeRegistry, saved_model: Path):
     """A gigabyte is not sent twice."""
     registry.break_upload_after = 600_000
@@ -95,7 +146,8 @@ async def test_push_wait_ends_when_a_newer_version_takes_the_traffic(
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("push", "affine", "/nowhere"), "is no SavedModel"),
+        (("push", "affine", "/nowhere"), "/nowhere is no model: push a SavedModel directory"),
+        (("push", "affine", "MODEL", "--runtime", "onnx"), "is no ONNX model"),
         (("push", "../affine", "MODEL"), "'../affine' is not permitted"),
         (("model", "nothing"), "`inferway models` lists"),
         (("models", "--registry", "127.0.0.1:1"), "cannot reach 127.0.0.1:1"),

@@ -36,6 +36,8 @@ def test_an_empty_file_chooses_nothing(tmp_path: Path):
         ("max_batch_rows: many", "max_batch_rows must be a whole number"),
         ("max_batch_rows: true", "max_batch_rows must be a whole number"),
         ("max_batch_rows: -1", "max_batch_rows must be a whole number"),
+        ("isolation: thread", "isolation must be process, group or inline"),
+        ("memory_bytes: 1e9", "memory_bytes must be a whole number"),
         ("idempotent: 1", "idempotent must be true or false"),
         ("forbid_nan_inputs: image", "forbid_nan_inputs must be a list"),
         ("labels: [a]", "labels must be names"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
@@ -14,35 +14,44 @@ from inferway.names import check_segment
 from inferway.registry.v1 import resources_pb2
 from inferway_cli.addresses import DEFAULT_REGISTRY, RegistryOption
 from inferway_cli.console import CommandError, JsonFlag, err, note, out, print_json, print_table, run
+from inferway_cli.local_model import read_model
 from inferway_cli.readiness import until_ready
 from inferway_cli.registry import Registry
-from inferway_cli.uploads import push, read_manifest, total_bytes
-from inferway_cli.version_config import find_config, read_config
+from inferway_cli.uploads import push
+from inferway_cli.version_config import Isolation, find_config, isolation_value, read_config
 from inferway_cli.versions import number_of
 from inferway_cli.views import endpoint_row, model_row, pairs, version_row
+
+RuntimeName = Literal["tensorflow", "onnx", "litert"]
 
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
 
 
 def push_model(
     name: NameArgument,
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A SavedModel directory.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A SavedModel directory, or an .onnx or .tflite file.")],
     alias: Annotated[str, typer.Option(help="Put this alias on the new version.")] = "",
+    runtime: Annotated[RuntimeName | None, typer.Option(help="What executes it, if PATH leaves a choice.")] = None,
+    isolation: Annotated[Isolation | None, typer.Option(help="Where workers run it; else they use a process.")] = None,
+    max_batch_rows: Annotated[int, typer.Option(min=0, help="Batch so many rows at most; 0: as workers like.")] = 0,
     wait: Annotated[bool, typer.Option("--wait", help="Return when a worker has it ready.")] = False,
     timeout: Annotated[float, typer.Option(min=0.1, help="Seconds that --wait waits.")] = 120.0,
     registry: RegistryOption = DEFAULT_REGISTRY,
     as_json: JsonFlag = False,
 ) -> None:
-    """Publish a SavedModel as the next version of a model.
+    """Publish a SavedModel, an ONNX or a LiteRT model as the next version of a model.
 
     An `inferway.yaml` in the directory or beside it sets description, labels,
-    forbid_nan_inputs, idempotent and max_batch_rows. A push that broke goes on
-    where it stopped when it is repeated.
+    forbid_nan_inputs, idempotent, max_batch_rows, isolation and memory_bytes;
+    options come before it. A push that broke goes on where it stopped when it
+    is repeated.
 
     Examples:
         inferway push digits ./digits-model --alias champion --wait
+        inferway push faces ./faces.onnx --isolation inline
     """
-    version, newer = run(_push(name, path, alias, timeout if wait else None, registry))
+    chosen = resources_pb2.VersionConfig(isolation=isolation_value(isolation), max_batch_rows=max_batch_rows)
+    version, newer = run(_push(name, path, runtime or "", chosen, alias, timeout if wait else None, registry))
     if as_json:
         print_json(version_row(version, [resources_pb2.Alias(alias=alias, version=version.version)] if alias else []))
     elif newer is None:
@@ -171,19 +180,27 @@ def delete(
 
 
 async def _push(
-    name: str, path: Path, alias: str, ready_within_seconds: float | None, target: str
+    name: str,
+    path: Path,
+    runtime: str,
+    chosen: resources_pb2.VersionConfig,
+    alias: str,
+    ready_within_seconds: float | None,
+    target: str,
 ) -> tuple[resources_pb2.ModelVersion, int | None]:
     """The published version, and the one that overtook it while it was waited for."""
     check_segment(name, "NAME")
     config_path = find_config(path)
     config = read_config(config_path) if config_path else resources_pb2.VersionConfig()
+    config.MergeFrom(chosen)
     if config_path:
         note(f"with {config_path}")
-    manifest = await asyncio.to_thread(read_manifest, path)
+    local = await asyncio.to_thread(read_model, path, runtime)
+    note(f"pushing {path} as {local.kind.title}, {local.total_bytes:,} bytes")
     async with Registry(target) as registry:
-        with _progress_bar(total_bytes(manifest)) as bar:
+        with _progress_bar(local.total_bytes) as bar:
             version = await push(
-                registry, name, path, manifest, config, alias, lambda sent: bar.update(bar.task_ids[0], completed=sent)
+                registry, name, local, config, alias, lambda sent: bar.update(bar.task_ids[0], completed=sent)
             )
         if ready_within_seconds is not None:
             newer = await until_ready(registry, version.name, ready_within_seconds, note)

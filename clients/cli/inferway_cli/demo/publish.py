@@ -14,10 +14,11 @@ from typing import Any
 
 from inferway.registry.v1 import resources_pb2
 from inferway_cli.console import CommandError
+from inferway_cli.local_model import read_model
 from inferway_cli.progress import Steps
 from inferway_cli.readiness import until_ready
 from inferway_cli.registry import Registry
-from inferway_cli.uploads import push, read_manifest
+from inferway_cli.uploads import push
 
 MODEL = "digits"
 ALIAS = "champion"
@@ -62,14 +63,13 @@ async def _served_version(registry: Registry) -> str | None:
 
 
 async def _publish(registry: Registry, directory: Path, accuracy: float) -> resources_pb2.ModelVersion:
-    model = directory / "model"
     config = resources_pb2.VersionConfig(
         description="Handwritten digits, 8x8 pixels from 0 to 1, row by row",
         labels={"accuracy": f"{accuracy:.4f}", "dataset": "scikit-learn digits"},
         forbid_nan_inputs=["image"],
     )
-    manifest = await asyncio.to_thread(read_manifest, model)
-    return await push(registry, MODEL, model, manifest, config, ALIAS, lambda _: None)
+    local = await asyncio.to_thread(read_model, directory / "model")
+    return await push(registry, MODEL, local, config, ALIAS, lambda _: None)
 
 
 async def _train(directory: Path, steps: Steps) -> float:
