@@ -44,7 +44,7 @@ async def test_push_publishes_every_file_with_its_config(inferway: Inferway, reg
 async def test_push_sees_what_kind_of_model_it_is_given(
     inferway: Inferway, registry: FakeRegistry, tmp_path: Path, written: list[str], runtime: str, paths: list[str]
 ):
-    """People name files as they like; workers look for one name. One file is pushed as that, several by their folder."""
+    """People name files as they like; workers look for one name. Several files are pushed by their folder."""
     pushed = written[0] if len(written) == 1 else "."
     for name in written:
         (tmp_path / "m" / name).parent.mkdir(parents=True, exist_ok=True)
