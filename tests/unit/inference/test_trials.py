@@ -1,0 +1,81 @@
+"""Which way of running a version wins."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from inferway.errors import ModelFailed
+from inferway_inference.runner.base import Outcome
+from inferway_inference.samples import synthetic_inputs
+from inferway_inference.trials import Trial, Way, choose, run_trials
+from tests.unit.inference.fake_runner import SIGNATURE, FakeRunner
+
+BATCHES = {rows: synthetic_inputs(SIGNATURE, rows, seed=1) for rows in (1, 8)}
+
+
+def batching_pays(rows: int, callers: int) -> float:
+    """A model that is mostly overhead: as a medium perceptron."""
+    return 0.004 * callers + 0.0001 * rows
+
+
+def callers_pay(rows: int, callers: int) -> float:
+    """A model whose rows cost what they cost: as MobileNetV2 with one thread."""
+    return 0.004 * rows
+
+
+@pytest.mark.parametrize(("seconds", "callers", "rows"), [(batching_pays, 1, 8), (callers_pay, 2, 1)])
+async def test_opposite_models_get_opposite_settings(seconds: Callable[[int, int], float], callers: int, rows: int):
+    """Nobody tells which is which; the clock does."""
+    runner = FakeRunner(seconds)
+    trials = await run_trials([Way(runner, 1, 1), Way(runner, 1, 2)], 0, BATCHES, 0.6)
+    best = choose(trials)
+
+    assert best is not None
+    assert best.callers == callers
+    rates = {trial.rows: trial.rows_per_second for trial in trials if trial.way == best}
+    if rows > 1:
+        assert rates[8] > 3 * rates[1]
+
+
+async def test_trials_end_with_their_budget():
+    """A slow model is loaded as it is rather than not at all; sizes that take too long are not tried."""
+    runner = FakeRunner(lambda rows, _: 0.05 * rows)
+    trials = await run_trials([Way(runner, 1, 1)], 0, BATCHES, 0.2)
+
+    assert [trial.rows for trial in trials] == [1]
+    assert runner.outstanding == 0
+
+
+async def test_a_call_that_fails_ends_the_trials():
+    """A model that refuses its samples cannot be measured, and says so once."""
+
+    class Refusing(FakeRunner):
+        def _computed(self, inputs: object, done: Callable[[Outcome], None], seconds: float) -> None:
+            self._computing -= 1
+            done(Outcome(error=ModelFailed("no", cause="no")))
+            self._compute()
+
+    with pytest.raises(ModelFailed):
+        await run_trials([Way(Refusing(lambda *_: 0.001), 1, 1)], 0, BATCHES, 0.2)
+
+
+async def test_of_ways_that_are_about_as_good_the_one_with_fewer_callers_wins():
+    """Noise must not cost threads."""
+    runner = FakeRunner()
+    one, two = Way(runner, 0, 1), Way(runner, 0, 2)
+    trials = [Trial(one, 1, 95.0, 0.01), Trial(two, 1, 100.0, 0.02)]
+    assert choose(trials) is one
+
+    trials[0].rows_per_second = 80.0
+    assert choose(trials) is two
+
+
+async def test_of_equal_ways_the_one_that_is_quickest_alone_wins():
+    """With little load callers feel the time of a single row, not the throughput."""
+    runner = FakeRunner()
+    many, one = Way(runner, 0, 1), Way(runner, 1, 1)
+
+    assert choose([Trial(one, 1, 100.0, 0.010), Trial(many, 1, 100.0, 0.006)]) is many
+    assert choose([]) is None
