@@ -1,7 +1,7 @@
 """Makes the SavedModels of tests and benchmarks: `python -m tests.testbed.savedmodels DIRECTORY`.
 
 Run as a process of its own, so that tests need not import TensorFlow. Weights are seeded, and saved beside each
-model as `{name}.npz`, so that answers can be checked against NumPy.
+model as `{name}.npz`, so that answers can be checked against NumPy; `litert/tiny` is tiny as `model.tflite`.
 
     tiny     x [-1,32] → dense 64 relu → dense 1                          batchable
     medium   x [-1,784] → 512 relu → 256 relu → 10 softmax                 batchable
@@ -95,12 +95,19 @@ def save(
     tf.saved_model.save(module, str(to), signatures={"serving_default": concrete})
 
 
+def convert(saved_model: Path, to: Path) -> None:
+    """Writes `model.tflite` into the folder `to`, which is made."""
+    to.mkdir(parents=True)
+    (to / "model.tflite").write_bytes(tf.lite.TFLiteConverter.from_saved_model(str(saved_model)).convert())
+
+
 def main(directory: Path) -> None:
     """Writes every model below `directory`."""
     for seed, (name, sizes) in enumerate(LAYERS.items()):
         model = Perceptron(sizes, seed, softmax=name == "medium")
         save(model, model.__call__, {"x": ((None, sizes[0]), tf.float32)}, directory / name)
         np.savez(directory / f"{name}.npz", **model.arrays)  # type: ignore[arg-type]
+    convert(directory / "tiny", directory / "litert" / "tiny")
     for name, (function, inputs) in FUNCTIONS.items():
         save(tf.Module(), function, inputs, directory / name)
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tensorflow.lite.tools import flatbuffer_utils
 
 from inferway.datatypes import Datatype
-from tests.testbed.savedmodels import LAYERS, Perceptron
+from tests.testbed.savedmodels import LAYERS, Perceptron, convert
 
 TYPES = {
     Datatype.BOOL: tf.bool,
@@ -94,14 +94,13 @@ def save(function: Any, path: Path, **specs: tf.TensorSpec) -> None:
     tf.saved_model.save(module, str(path), signatures={"serving_default": concrete})
 
 
-def convert(saved_model: Path, to: Path, *, int8: bool = False) -> None:
-    """Writes `model.tflite` into the folder `to`."""
+def convert_to_int8(saved_model: Path, to: Path) -> None:
+    """Writes `model.tflite` into the folder `to`, with integers inside and outside."""
     converter = tf.lite.TFLiteConverter.from_saved_model(str(saved_model))
-    if int8:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        converter.representative_dataset = _examples
-        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.int8
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = _examples
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = converter.inference_output_type = tf.int8
     _write(to, converter.convert())
 
 
@@ -141,7 +140,7 @@ def main(directory: Path) -> None:
     convert(directory / "picky", litert / "affine")
     for name in ("total", "identity", "text", "tiny"):
         convert(directory / name, litert / name)
-    convert(directory / "tiny", litert / "int8", int8=True)
+    convert_to_int8(directory / "tiny", litert / "int8")
     convert_without_signature(picky, litert / "unsigned", x=floats)
 
 

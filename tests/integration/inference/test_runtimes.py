@@ -21,6 +21,9 @@ from inferway_inference.runtimes import open_runtime
 from inferway_inference.runtimes.base import Placement, Runtime
 from inferway_inference.runtimes.fake import FILE
 from inferway_inference.signatures import Signature
+from inferway_registry.model_file import read_signatures
+from inferway_registry.resources import Manifest
+from inferway_registry.resources import Runtime as RegistryRuntime
 from tests.integration.inference import onnx_fixtures
 from tests.integration.inference.conftest import fake_model
 
@@ -128,6 +131,22 @@ def test_signatures_are_what_the_model_says(runtime: Runtime, models: Path):
         ("x", Datatype.FP32, (-1, 4)),
         ("y", Datatype.FP32, (-1, 4)),
     ]
+
+
+@pytest.mark.parametrize("kind", ["onnx", LITERT, TENSORFLOW], indirect=True)
+@pytest.mark.parametrize("model", ["affine", "total", "identity", "text", "tiny"])
+def test_the_registry_reads_the_same_signatures_without_the_framework(
+    runtime: Runtime, kind: str, models: Path, model: str
+):
+    """A difference would show as a version that is published and then loads nowhere."""
+    [read] = read_signatures(
+        RegistryRuntime[kind.upper()], (models / model / MODEL_FILES[kind]).read_bytes(), Manifest((), "")
+    )
+    own = load(runtime, models / model)
+
+    for sides in ((read.inputs, own.inputs), (read.outputs, own.outputs)):
+        registered, loaded = ([(spec.name, spec.datatype, spec.shape) for spec in side] for side in sides)
+        assert registered == loaded
 
 
 def test_a_signature_without_rows_is_seen(runtime: Runtime, models: Path):
