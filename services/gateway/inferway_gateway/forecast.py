@@ -4,19 +4,23 @@ Work is taken as a fluid: a worker that computes r rows a second and holds n of 
 from then on takes r rows a second from the queue. The wait ends when all rows that go first have been taken. Rows go
 first as in the queue itself: those of more critical classes; in the same class those of the own tenant with nearer
 deadlines, and as many of every other tenant, for tenants take turns.
+
+Whoever was admitted stays in time: a request is refused, too, if it would push one behind it over its deadline.
+Without that, at a few times the capacity, urgent requests make all late that are a little less urgent. (It is the
+demand bound test of schedulers that serve the earliest deadline first: Baruah, Rosier, Howell 1990.)
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 from inferway.errors import WouldBeLate
 
 MARGIN = 1.1
 """How much longer than predicted it may take: whoever is admitted shall be answered in time."""
-_FINE_SECONDS = 0.016
+_FINE_SECONDS = 0.008
 _FINE_PER_COARSE = 32
 _MIN_RETRY_SECONDS = 0.05
 _MAX_RETRY_SECONDS = 5.0
@@ -84,6 +88,36 @@ class _Line:
         before = sum(rows for key, rows in self.coarse.items() if key < coarse)
         return before + sum(self.fine[key] for key in range(coarse * _FINE_PER_COARSE, index + 1) if key in self.fine)
 
+    def behind(self, deadline: float) -> Iterator[tuple[float, int]]:
+        """Further deadlines, ascending, each with all rows up to it: to a fine bin where it is near, else a coarse."""
+        index, rows = int(deadline / _FINE_SECONDS), self.nearer(deadline)
+        beyond = index // _FINE_PER_COARSE + 2
+        for key in range(index + 1, beyond * _FINE_PER_COARSE):
+            if key in self.fine:
+                rows += self.fine[key]
+                yield (key + 1) * _FINE_SECONDS, rows
+        for key in sorted(self.coarse):
+            if key >= beyond:
+                rows += self.coarse[key]
+                yield (key + 1) * _FINE_PER_COARSE * _FINE_SECONDS, rows
+
+
+class _Order(NamedTuple):
+    """What goes before the requests of one tenant and class."""
+
+    first: int
+    """Rows of more critical classes."""
+    others: int
+    """Rows of the same class of other tenants."""
+    turns: int
+    """How many other tenants there are."""
+    own: _Line | None
+
+    def rows_before(self, deadline: float) -> int:
+        # A tenant that waits for nothing else comes after at most one request of every other.
+        nearer = self.own.nearer(deadline) if self.own is not None else 0
+        return self.first + nearer + min(self.others, nearer * self.turns)
+
 
 class Backlog:
     """The rows that wait for one version, kept so that asking who goes first costs microseconds."""
@@ -109,15 +143,21 @@ class Backlog:
 
     def rows_before(self, request: Waiting) -> int:
         """Rows that go before those of `request`, which has not joined."""
-        first = sum(rows for criticality, rows in self._class_rows.items() if criticality < request.criticality)
+        return self._order(request).rows_before(request.deadline)
+
+    def behind(self, request: Waiting) -> Iterator[tuple[float, int]]:
+        """Deadlines of what `request` would go before, ascending, each with the rows that go until then, without it."""
+        first, others, turns, own = self._order(request)
+        if own is not None:
+            for deadline, rows in own.behind(request.deadline):
+                yield deadline, first + rows + min(others, rows * turns)
+
+    def _order(self, request: Waiting) -> _Order:
+        first = sum([rows for criticality, rows in self._class_rows.items() if criticality < request.criticality])
         tenants = self._classes.get(request.criticality, {})
         own = tenants.get(request.tenant)
-        if own is None:
-            # Its turn comes after at most one request of every other tenant.
-            return first
-        nearer = own.nearer(request.deadline)
-        others = self._class_rows[request.criticality] - own.rows
-        return first + nearer + min(others, nearer * (len(tenants) - 1))
+        others = self._class_rows[request.criticality] - (own.rows if own is not None else 0)
+        return _Order(first, others, len(tenants) - (own is not None), own)
 
     def _count(self, line: _Line, request: Waiting, rows: int) -> None:
         line.add(request.deadline, rows)
@@ -174,17 +214,45 @@ def _is_surely_in_time(seconds_left: float, rows: int, loads: Collection[Load]) 
 
 
 def refuse(now: float, request: Waiting, backlog: Backlog, loads: Collection[Load]) -> float | None:
-    """The seconds after which `request` would be answered if it joined, if that were too late; else None.
+    """The seconds after which `request` could be answered, if that were too late for it or for those behind it.
 
-    `loads` are the workers that have the version ready. Nothing is refused while one of them has not told its speed,
-    and nothing while nobody waits.
+    Else None. `loads` are the workers that have the version ready. Nothing is refused while one of them has not told
+    its speed, and nothing while nobody waits.
     """
-    speeds = [load.speed for load in loads if load.speed is not None and load.speed.rows_per_second > 0]
-    if not backlog.rows or not speeds or len(speeds) < len(loads):
+    if not backlog.rows or not loads or not all(map(_is_known, loads)):
         return None
-    compute = min(speed.fixed_us + speed.row_us * request.rows for speed in speeds) / 1e6
+    compute = min([_compute_seconds(load, request.rows) for load in loads])
     predicted = wait_seconds(backlog.rows_before(request), loads) + compute
-    return predicted if predicted * MARGIN > request.deadline - now else None
+    if predicted * MARGIN > request.deadline - now:
+        return predicted
+    for deadline, rows in backlog.behind(request):
+        seconds = deadline - now
+        late = rows + request.rows > rows_taken(seconds / MARGIN - compute, loads)
+        if late and rows <= rows_taken(seconds - compute, loads):
+            return wait_seconds(rows + request.rows, loads) + compute
+    return None
+
+
+def _is_known(load: Load) -> bool:
+    return load.speed is not None and load.speed.rows_per_second > 0
+
+
+def _compute_seconds(load: Load, rows: int) -> float:
+    """Of the batch in which a request with `rows` rows will be.
+
+    While others wait, a worker has about two batches' worth of rows, so a batch is about half of what it has.
+    """
+    assert load.speed is not None
+    return (load.speed.fixed_us + load.speed.row_us * max(rows, load.rows // 2)) / 1e6
+
+
+def rows_taken(seconds: float, loads: Collection[Load]) -> float:
+    """Rows that the workers have taken from the queue after so long; the inverse of `wait_seconds`."""
+    taken = 0.0
+    for speed, rows in loads:
+        if speed is not None and (own := speed.rows_per_second * seconds - rows) > 0:
+            taken += own
+    return taken
 
 
 def wait_seconds(rows_before: int, loads: Collection[Load]) -> float:
