@@ -21,8 +21,8 @@ from inferway_cli.views import bare
 AUTO = "auto"
 """What hands a bound back to the worker."""
 POLL_SECONDS = 0.1
-HEARD_SECONDS = 1.0
-"""By then a worker has heard of a change."""
+HEARD_SECONDS = 5.0
+"""By then a worker has heard of a change and said so."""
 Options = resources_pb2.ServingOptions
 Plan = worker_service_pb2.ServingPlan
 
