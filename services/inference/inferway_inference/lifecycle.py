@@ -33,6 +33,9 @@ STABLE_SECONDS = 60.0
 CRASH_LOOP = 3
 """Crashes in a row, each within STABLE_SECONDS of being ready, from which on the version counts as FAILED."""
 
+APART_AFTER_CRASHES = 2
+"""From so many on, a version of a group is loaded into a process of its own: one of them is to blame."""
+
 
 @dataclass(slots=True, eq=False)
 class _Version:
@@ -202,7 +205,10 @@ class Lifecycle:
         started = self._clock()
         try:
             loaded = await self._loader.load(
-                held.spec, lambda state: self._set_state(held, state), gently=bool(self.ready())
+                held.spec,
+                lambda state: self._set_state(held, state),
+                gently=bool(self.ready()),
+                apart=held.crashes >= APART_AFTER_CRASHES,
             )
         except asyncio.CancelledError:
             self._set_state(held, LoadState.UNLOADED)
@@ -326,7 +332,7 @@ class Lifecycle:
         delay = bounds.max_queue_delay_seconds
         return replace(
             plan,
-            instances=held.runners.instances,
+            instances=len(held.runners.copies),
             buckets=bounds.buckets or plan.buckets,
             max_batch_rows=bounds.max_batch_rows or plan.max_batch_rows,
             max_queue_delay_us=plan.max_queue_delay_us if delay is None else int(delay * 1e6),

@@ -68,11 +68,16 @@ class Loader:
         """Takes files from `store`, runners from `supply`, and no more than `memory` has."""
         self._store, self._supply, self._memory, self._options = store, supply, memory, options
 
-    async def load(self, spec: VersionSpec, advance: Advance, *, gently: bool) -> Loaded:
-        """Tells `advance` about each step after the download. `gently`: others serve meanwhile, so let them go first.
+    async def load(self, spec: VersionSpec, advance: Advance, *, gently: bool, apart: bool = False) -> Loaded:
+        """Tells `advance` about each step after the download.
+
+        `gently`: others serve meanwhile, so let them go first. `apart`: its group crashed again and again, so it gets a
+        process of its own, whoever is to blame.
 
         Raises InferwayError; DoesNotFit before anything is done. Leaves no process behind if it fails or is cancelled.
         """
+        if apart and spec.isolation == "group":
+            spec = replace(spec, isolation="process")
         with self._memory.reserved(spec):
             path = await self._store.fetch(spec.name, spec.manifest)
             advance(LoadState.LOADING)

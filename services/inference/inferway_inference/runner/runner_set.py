@@ -52,9 +52,9 @@ class RunnerSet:
         return len(self._runners) * self._callers
 
     @property
-    def instances(self) -> int:
-        """Copies that serve now."""
-        return len(self._runners)
+    def copies(self) -> Sequence[Runner]:
+        """Those that serve now."""
+        return self._runners
 
     @property
     def pid(self) -> int:
