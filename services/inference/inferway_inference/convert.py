@@ -11,7 +11,10 @@ from inferway.status import to_status
 from inferway.type.v1 import tensor_pb2
 from inferway.worker.v1 import worker_service_pb2 as pb
 from inferway_inference.counters import VersionCounters
-from inferway_inference.link import Outgoing
+from inferway_inference.explain import ExplainedCurve, ExplainedDecision, Explanation
+from inferway_inference.latency import Speed
+from inferway_inference.link import Grant, Outgoing
+from inferway_inference.plan import PlanTrial, ServingPlan
 from inferway_inference.tensors import Tensor
 from inferway_inference.versions import VersionStatus
 from inferway_inference.work import Answer, Request, Trace
@@ -62,10 +65,13 @@ def responses(outgoing: Outgoing, worker: Worker, limits: LinkLimits) -> Iterato
     """The messages that tell a gateway what there is to tell."""
     if outgoing.hello:
         yield pb.LinkResponse(hello=hello(worker, limits.max_link_envelope_bytes))
+    grants = [_grant(grant) for grant in outgoing.grants]
     for frame in _frames(outgoing.answers):
+        frame.credits.extend(grants)
+        grants = []
         yield pb.LinkResponse(answers=frame)
-    for version, rows in outgoing.grants:
-        yield pb.LinkResponse(credits=pb.CreditGrant(version=version, rows=rows))
+    for grant in grants:
+        yield pb.LinkResponse(credits=grant)
     if outgoing.drain:
         grace = Duration()
         grace.FromNanoseconds(int(limits.drain_grace_seconds * 1e9))
@@ -85,14 +91,14 @@ def hello(worker: Worker, max_link_envelope_bytes: int) -> pb.WorkerHello:
 
 def version_status(status: VersionStatus) -> pb.VersionStatus:
     """How a version stands."""
-    speed = status.speed
     return pb.VersionStatus(
         version=status.version,
         state=pb.LoadState.ValueType(status.state),
         error=None if status.error is None else to_status(status.error),
         memory_bytes=status.memory_bytes,
-        speed=pb.SpeedModel(rows_per_second=speed.rows_per_second, fixed_us=speed.fixed_us, row_us=speed.row_us),
+        speed=_speed(status.speed),
         failed_attempts=status.failed_attempts,
+        plan=None if status.plan is None else _plan(status.plan),
     )
 
 
@@ -143,6 +149,78 @@ def statistics(version: str, counters: VersionCounters) -> pb.VersionStatistics:
             )
             for rows, batch in sorted(counters.batches.items())
         ],
+    )
+
+
+def explanation(told: Explanation) -> pb.ExplainVersionResponse:
+    """How a version is served, and why."""
+    queue = told.queue
+    return pb.ExplainVersionResponse(
+        status=version_status(told.status),
+        curves=map(_curve, told.curves),
+        queue=pb.QueueStatus(
+            requests=queue.requests, rows=queue.rows, bytes=queue.byte_count, oldest_us=int(queue.oldest_seconds * 1e6)
+        ),
+        credits=[
+            pb.LinkCredits(gateway=link.gateway, open_rows=link.open_rows, share_rows=link.share_rows)
+            for link in told.credits
+        ],
+        decisions=map(_decision, told.decisions),
+    )
+
+
+def _curve(curve: ExplainedCurve) -> pb.LatencyCurve:
+    points = [
+        pb.LatencyPoint(rows=knot.rows, compute_us=knot.seconds * 1e6, samples=knot.samples) for knot in curve.knots
+    ]
+    return pb.LatencyCurve(signature=curve.signature, shape=curve.shape, points=points)
+
+
+def _decision(decision: ExplainedDecision) -> pb.BatchDecision:
+    dispatch = decision.dispatch
+    return pb.BatchDecision(
+        dispatch_time_us=decision.dispatch_time_us,
+        signature=dispatch.signature,
+        requests=dispatch.requests,
+        rows=dispatch.rows,
+        reason=tensor_pb2.DispatchReason.ValueType(dispatch.reason),
+        waited_us=int(dispatch.waited_seconds * 1e6),
+        expected_us=int(dispatch.expected_seconds * 1e6),
+        compute_us=int(dispatch.compute_seconds * 1e6),
+        explanation=decision.words,
+    )
+
+
+def _grant(grant: Grant) -> pb.CreditGrant:
+    speed = None if grant.speed is None else _speed(grant.speed)
+    return pb.CreditGrant(version=grant.version, rows=grant.rows, speed=speed)
+
+
+def _speed(speed: Speed) -> pb.SpeedModel:
+    return pb.SpeedModel(rows_per_second=speed.rows_per_second, fixed_us=speed.fixed_us, row_us=speed.row_us)
+
+
+def _plan(plan: ServingPlan) -> pb.ServingPlan:
+    return pb.ServingPlan(
+        isolation=plan.isolation,
+        instances=plan.instances,
+        callers=plan.callers,
+        threads=plan.threads,
+        call_path=plan.call_path,
+        buckets=plan.buckets,
+        max_batch_rows=plan.max_batch_rows,
+        max_queue_delay_us=plan.max_queue_delay_us,
+        trials=map(_trial, plan.trials),
+    )
+
+
+def _trial(trial: PlanTrial) -> pb.PlanTrial:
+    return pb.PlanTrial(
+        callers=trial.callers,
+        threads=trial.threads,
+        rows=trial.rows,
+        rows_per_second=trial.rows_per_second,
+        call_path=trial.call_path,
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 MAX_CURVES = 64
@@ -28,13 +28,13 @@ LATE_QUANTILE = 0.98
 CAUTION_STEP = 0.02
 CAUTION_LIMITS = (1.0, 2.0)
 
-CurveKey = tuple[Hashable, ...]
-"""Name of the signature, then the trailing dimensions of each input."""
+CurveKey = tuple[str, tuple[tuple[int, ...], ...]]
+"""Name of the signature, and the trailing dimensions of each input."""
 
 
 def curve_key(signature: str, shapes: Sequence[tuple[int, ...]]) -> CurveKey:
     """Of the curves of a signature whose inputs have these shapes; their first dimension counts rows."""
-    return (signature, *[shape[1:] for shape in shapes])
+    return signature, tuple([shape[1:] for shape in shapes])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +115,10 @@ class Curve:
         return curve
 
     def _slope_beyond(self) -> float:
-        """Seconds for each row more than was seen; with one knot the rows are taken for all of the cost."""
+        """Seconds for each row more than was seen; from one size alone nothing follows, so that others are tried."""
         last = self.knots[-1]
         if len(self.knots) == 1:
-            return last.seconds / last.rows
+            return 0.0
         before = self.knots[-2]
         return (last.seconds - before.seconds) / (last.rows - before.rows)
 

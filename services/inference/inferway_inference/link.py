@@ -13,6 +13,7 @@ from typing import Self
 
 from inferway.errors import StreamProtocolViolated
 from inferway_inference.credits import CreditPool
+from inferway_inference.latency import Speed
 from inferway_inference.work import Answer, Request
 from inferway_inference.worker import Worker
 
@@ -21,23 +22,40 @@ QUIET_SECONDS = 0.5
 drain has arrived by then."""
 
 
+NEWS = 0.1
+"""A speed is told again when it changed by more than this part."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """More room for one version."""
+
+    version: str
+    rows: int
+    speed: Speed | None
+    """What was learned of it; None if that was told before and is about the same."""
+
+
 @dataclass(slots=True)
 class Outgoing:
     """What to tell the gateway, in this order."""
 
     hello: bool = False
     answers: list[tuple[Request, Answer]] = field(default_factory=list)
-    grants: list[tuple[str, int]] = field(default_factory=list)
-    """Version and rows."""
+    grants: list[Grant] = field(default_factory=list)
     drain: bool = False
 
 
 class LinkSession:
     """See the module. Use as a context manager: leaving it cancels what is underway."""
 
-    def __init__(self, worker: Worker) -> None:
+    def __init__(self, worker: Worker, gateway: str) -> None:
         """The first `take` has the hello and the first credits."""
+        self.gateway = gateway
+        """The other side's name."""
         self._worker = worker
+        self._told: dict[str, float] = {}
+        """Rows a second, by version."""
         self._underway: dict[int, Request] = {}
         self._answers: list[tuple[Request, Answer]] = []
         self._pools: dict[str, CreditPool] = {}
@@ -113,8 +131,8 @@ class LinkSession:
         if self._hello_due:
             self._hello_due = False
             self._pools = {name: executor.credits for name, executor in self._worker.ready().items()}
-        due = ((version, pool.take_due(self)) for version, pool in self._pools.items())
-        outgoing.grants = [(version, rows) for version, rows in due if rows]
+        due = [(version, pool, pool.take_due(self)) for version, pool in self._pools.items()]
+        outgoing.grants = [Grant(version, rows, self._news(version, pool)) for version, pool, rows in due if rows]
         self._pools = {}
         if self._worker.draining and not self._drain_told:
             self._drain_told = outgoing.drain = True
@@ -131,6 +149,14 @@ class LinkSession:
         if request.credits is not None:
             request.credits.finished(self, request.claimed_rows)
             self._pools[request.version] = request.credits
+
+    def _news(self, version: str, pool: CreditPool) -> Speed | None:
+        """The version's speed if the gateway does not know it, or knows it wrong."""
+        rate, told = pool.speed.rows_per_second, self._told.get(version, 0.0)
+        if abs(rate - told) <= NEWS * told:
+            return None
+        self._told[version] = rate
+        return pool.speed
 
     def _worker_changed(self) -> None:
         self._hello_due = True

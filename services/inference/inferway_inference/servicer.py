@@ -30,8 +30,8 @@ class WorkerServicer:
     ) -> AsyncIterator[pb.LinkResponse]:
         """See the proto."""
         del context
-        check_hello(await anext(aiter(requests), None))
-        with LinkSession(self._worker) as session:
+        gateway = check_hello(await anext(aiter(requests), None))
+        with LinkSession(self._worker, gateway) as session:
             reader = asyncio.create_task(self._read(requests, session), name="link reader")
             try:
                 while not session.finished:
@@ -86,8 +86,8 @@ class WorkerServicer:
         context: grpc.aio.ServicerContext[pb.ExplainVersionRequest, pb.ExplainVersionResponse],
     ) -> pb.ExplainVersionResponse:
         """See the proto."""
-        del request, context
-        raise NotSupported("this worker does not explain itself yet", feature="ExplainVersion")
+        del context
+        return convert.explanation(self._worker.explain(request.version, self._clock()))
 
     async def _read(self, requests: AsyncIterator[pb.LinkRequest], session: LinkSession) -> None:
         try:
@@ -108,8 +108,8 @@ class WorkerServicer:
         return [convert.request_of(envelope, reply, now, timeout_seconds) for envelope in envelopes]
 
 
-def check_hello(message: pb.LinkRequest | None) -> None:
-    """Raises StreamProtocolViolated or NotSupported unless `message` is the hello of a gateway that we understand."""
+def check_hello(message: pb.LinkRequest | None) -> str:
+    """The name of the gateway; raises StreamProtocolViolated or NotSupported if this is no hello that we understand."""
     if message is None or not message.HasField("hello"):
         raise StreamProtocolViolated("a link begins with hello", expected="hello")
     version = message.hello.protocol_version
@@ -118,3 +118,4 @@ def check_hello(message: pb.LinkRequest | None) -> None:
             f"the gateway speaks version {version} of the link; this worker speaks {convert.PROTOCOL_VERSION}",
             feature=f"link protocol {version}",
         )
+    return message.hello.gateway

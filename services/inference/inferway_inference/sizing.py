@@ -1,18 +1,22 @@
-"""How many rows a batch should have, by what was learned of latency. Pure.
+"""How many rows a batch should have, and whether to wait for more, by what was learned of latency. Pure.
 
 The best size is the one that computes the most rows a second, side by side if the runner has several callers, and of
 sizes that are about as good the smallest: its requests are done sooner.
+
+Waiting for one more row, with `n` rows at hand and rows arriving every `gap` seconds, costs each of the `n` the gap and
+what the row adds to the batch. It saves the newcomer from sitting out the batch that would otherwise be under way, and
+a batch of its own. Both follow from the curve; arrivals without memory make the comparison hold at every moment.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inferway_inference.latency import Latency, LatencyModel, Speed
+from inferway_inference.latency import Curve, Latency, LatencyModel, Speed
 
 OVERHEAD_SECONDS = 0.0002
 """What a batch costs beside compute: joining, the hop to the runner and back, cutting."""
-ABOUT_AS_GOOD = 0.985
+ABOUT_AS_GOOD = 0.975
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +81,35 @@ def speed_of(model: LatencyModel, capacity: int, max_rows: int, buckets: tuple[i
 
 def _samples(latency: Latency) -> int:
     return sum(knot.samples for curve in (latency.alone, latency.crowded) for knot in curve.knots)
+
+
+def rows_at_once(curve: Curve, sizing: Sizing, waiting: int, free: int, max_rows: int) -> int:
+    """Rows of the next batch when `waiting` rows are there and `free` callers have nothing to do."""
+    if waiting <= sizing.rows:
+        return _shared(curve, waiting, free)
+    if waiting > max_rows or waiting >= 2 * sizing.rows:
+        return sizing.rows
+    best, rest, all_rows = (_seconds(curve, rows) for rows in (sizing.rows, waiting - sizing.rows, waiting))
+    sooner, later = (best + rest - all_rows) * (waiting - sizing.rows), (all_rows - best) * sizing.rows
+    return waiting if sooner > later else sizing.rows
+
+
+def _shared(curve: Curve, waiting: int, free: int) -> int:
+    """All rows in one batch, or side by side where that is done sooner."""
+    share = -(-waiting // free)
+    return share if _seconds(curve, share) < ABOUT_AS_GOOD * _seconds(curve, waiting) else waiting
+
+
+def wait_costs(curve: Curve, rows: int, gap_seconds: float) -> float:
+    """Seconds of latency, summed over requests, that waiting for one more row costs beyond what it saves."""
+    now, more = _seconds(curve, rows), _seconds(curve, rows + 1)
+    return rows * (gap_seconds + more - now) - (shared_seconds(curve, rows) - gap_seconds)
+
+
+def shared_seconds(curve: Curve, rows: int) -> float:
+    """What a batch of `rows` and one of a single row take longer than one batch of all of them."""
+    return _seconds(curve, rows) + _seconds(curve, 1) - _seconds(curve, rows + 1)
+
+
+def _seconds(curve: Curve, rows: int) -> float:
+    return (curve.seconds(rows) or 0.0) + OVERHEAD_SECONDS

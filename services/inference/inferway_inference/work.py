@@ -8,6 +8,7 @@ from enum import IntEnum
 from typing import Any
 
 from inferway.errors import InferwayError
+from inferway_chassis.request_queue import Queued
 from inferway_inference.credits import CreditPool
 from inferway_inference.latency import CurveKey
 from inferway_inference.signatures import Signature
@@ -90,32 +91,57 @@ class Request:
     byte_count: int = 0
     key: Hashable = ()
     """Requests of different keys never share a batch."""
-    curve: CurveKey = ()
+    curve: CurveKey = ("", ())
     """What is learned from its batches is learned of this."""
     credits: CreditPool | None = None
     """Where its rows go back to when it is answered; None if its version is not served here."""
+    parts: tuple[Part, ...] = ()
+    """Its rows as they are scheduled: one part, unless it is larger than a batch should be."""
+    pieces: dict[int, list[Tensor]] | None = None
+    """Of a request in several parts: the answered ones, by their first row."""
     cancelled: bool = False
-    queued: Any = None
-    """The scheduler's own note of where the request is."""
+    """Its caller went away."""
+    ended: bool = False
+    """It was answered or withdrawn; what still comes of its parts is dropped."""
     span: Any = None
     """The span of a traced request."""
 
 
 @dataclass(slots=True, eq=False)
-class Batch:
-    """Requests of one key that the runner computes together."""
+class Part(Queued[Request]):
+    """Rows of one request that are computed in one batch; `payload` is the request."""
 
-    requests: list[Request]
+    start: int = 0
+    """The first of its rows in the request."""
+    due: float = 0.0
+    """Where its work is in the books of what is due when."""
+    work_seconds: float = 0.0
+    """The runner's time that its rows take in a batch of the best size; 0 if unknown."""
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """Rows of one key that the runner computes together."""
+
+    parts: list[Part]
     reason: DispatchReason
     rows: int = field(init=False)
+    requests: list[Request] = field(init=False)
+    """Whose rows are in it; once it is computed, those that were answered with it."""
     outputs: tuple[int, ...] = field(init=False)
     """Positions of the outputs that any of them wants, ascending."""
+    padded_rows: int = 0
+    """Rows to compute: the last row is repeated until a bucket is full."""
     dispatched_at: float = 0.0
+    expected_end: float = 0.0
+    crowd_at: float = 0.0
+    """The scheduler's measure of how many computed at once, when this one began."""
     span: Any = None
 
     def __post_init__(self) -> None:
-        """Adds the requests up."""
-        self.rows = sum([request.rows for request in self.requests])
+        """Adds the parts up."""
+        self.rows = self.padded_rows = sum([part.rows for part in self.parts])
+        self.requests = list(dict.fromkeys([part.payload for part in self.parts]))
         wanted = {request.outputs for request in self.requests}
         self.outputs = tuple(sorted({index for outputs in wanted for index in outputs}))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from inferway.errors import InferwayError
 from inferway_inference.counters import VersionCounters
 from inferway_inference.executor import Executor
+from inferway_inference.explain import Explanation, explain
 from inferway_inference.lifecycle import Lifecycle
 from inferway_inference.versions import VersionStatus
 from inferway_inference.work import Answer, Request
@@ -66,6 +67,12 @@ class Worker:
     def statuses(self) -> list[VersionStatus]:
         """How every version stands."""
         return self._lifecycle.statuses()
+
+    def explain(self, version: str, now: float) -> Explanation:
+        """How a version is served and why; raises InvalidName or VersionNotReady."""
+        executor = self._lifecycle.executor(version)
+        status = next(status for status in self.statuses() if status.version == version)
+        return explain(status, executor, now)
 
     def counters(self) -> dict[str, VersionCounters]:
         """What every version did."""

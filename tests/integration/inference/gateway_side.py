@@ -68,6 +68,7 @@ class GatewaySide:
         self.frames: list[int] = []
         """Answers in each frame."""
         self.credits: dict[str, int] = {}
+        self.speeds: dict[str, pb.SpeedModel] = {}
         self.drains = 0
         self.ended: aio.AioRpcError | str | None = None
         self._changed = asyncio.Condition()
@@ -149,8 +150,14 @@ class GatewaySide:
             for answer in message.answers.answers:
                 assert answer.id not in self.answers, "answered twice"
                 self.answers[answer.id] = answer
+            for grant in message.answers.credits:
+                self._granted(grant)
         elif message.HasField("credits"):
-            granted = self.credits.get(message.credits.version, 0)
-            self.credits[message.credits.version] = granted + message.credits.rows
+            self._granted(message.credits)
         else:
             self.drains += 1
+
+    def _granted(self, grant: pb.CreditGrant) -> None:
+        self.credits[grant.version] = self.credits.get(grant.version, 0) + grant.rows
+        if grant.HasField("speed"):
+            self.speeds[grant.version] = grant.speed

@@ -32,10 +32,10 @@ def rows(count: int, seed: int = 0) -> NDArray[np.float32]:
 
 @pytest.fixture
 async def server(registry: FakeRegistry, worker: Worker) -> AsyncIterator[Server]:
-    """A worker with one fake model and small batches."""
+    """A worker with one fake model and small batches, which are computed one at a time."""
     files = fake_model()
     await registry.put(model_version(V1, files), files)
-    async with worker(max_batch_rows=BATCH_ROWS) as server:
+    async with worker(max_batch_rows=BATCH_ROWS, warmup_seconds=0) as server:
         yield server
 
 
@@ -49,26 +49,33 @@ async def gateway(server: Server) -> AsyncIterator[GatewaySide]:
 
 async def test_credits_are_two_batches_and_come_back_with_answers(gateway: GatewaySide):
     """They are what keeps the backlog in the gateway, where it can still go elsewhere."""
-    await gateway.until(lambda: gateway.credits.get(V1) == 2 * BATCH_ROWS)
-    await gateway.call(*(envelope(n, V1, tensor("x", rows(2, n))) for n in range(1, 9)))
+    await gateway.until(lambda: gateway.credits.get(V1, 0) > 0)
+    window = gateway.credits[V1]
+    assert window == 2 * BATCH_ROWS
+    await gateway.call(*(envelope(n, V1, tensor("x", rows(2, n))) for n in range(1, window // 2 + 1)))
 
-    await gateway.until(lambda: gateway.credits[V1] == 4 * BATCH_ROWS)
+    await gateway.until(lambda: gateway.credits[V1] >= window + window * 3 // 4)
+    assert gateway.credits[V1] <= 2 * window
+    assert gateway.speeds[V1].rows_per_second > 0, "told with the first grant"
 
 
 async def test_links_share_the_credits(server: Server, gateway: GatewaySide):
     """Many gateways must not promise themselves more than one worker can do."""
     async with GatewaySide(f"127.0.0.1:{server.port}") as second:
-        await second.until(lambda: second.credits.get(V1) == BATCH_ROWS)
+        await gateway.until(lambda: gateway.credits.get(V1, 0) > 0)
+        await second.until(lambda: second.credits.get(V1, 0) > 0)
+        assert second.credits[V1] == gateway.credits[V1] // 2
 
 
 async def test_refused_envelopes_give_their_credits_back(gateway: GatewaySide):
     """A gateway that sends nonsense would otherwise run dry."""
-    await gateway.until(lambda: gateway.credits.get(V1) == 2 * BATCH_ROWS)
-    wrong = [envelope(n, V1, tensor("y", rows(2))) for n in range(1, 9)]
+    await gateway.until(lambda: gateway.credits.get(V1, 0) > 0)
+    window = gateway.credits[V1]
+    wrong = [envelope(n, V1, tensor("y", rows(2))) for n in range(1, window // 2 + 1)]
     answers = await gateway.call(*wrong)
 
     assert {type(from_status(answer.error)) for answer in answers} == {errors.UnknownInput}
-    await gateway.until(lambda: gateway.credits[V1] == 4 * BATCH_ROWS)
+    await gateway.until(lambda: gateway.credits[V1] == 2 * window)
 
 
 async def test_answers_of_a_batch_come_in_one_frame(gateway: GatewaySide):

@@ -131,12 +131,63 @@ async def test_a_runner_that_crashes_again_and_again_fails_its_version(registry:
     async with worker() as server, GatewaySide(f"127.0.0.1:{server.port}") as gateway:
         for crash in range(1, 4):
             await gateway.ready(V1)
-            await gateway.call(envelope(crash, V1, tensor("x", np.full((1, 4), DEADLY, "f4"))))
+            deadly = np.array([[DEADLY, crash, 0, 0]], "f4")  # the same ones would be refused the third time
+            await gateway.call(envelope(crash, V1, tensor("x", deadly)))
             if crash < 3:
                 await gateway.ready(V1, pb.LOAD_STATE_LOADING)
         failed = await gateway.ready(V1, pb.LOAD_STATE_FAILED)
 
     assert "killed by SIGKILL" in failed.error.message
+
+
+async def test_a_request_that_killed_its_runner_twice_is_refused(registry: FakeRegistry, worker: Worker):
+    """Gateways repeat what a crash took along; whoever caused it must not crash every runner there is."""
+    await publish(registry)
+    deadly = tensor("x", np.full((1, 4), DEADLY, "f4"))
+    async with worker() as server, GatewaySide(f"127.0.0.1:{server.port}") as gateway:
+        for crash in (1, 2):
+            await gateway.ready(V1)
+            [answer] = await gateway.call(envelope(crash, V1, deadly))
+            with pytest.raises(errors.RunnerCrashed):
+                values_of(answer)
+            await gateway.ready(V1, pb.LOAD_STATE_LOADING)
+        await gateway.ready(V1)
+        [refused, other] = await gateway.call(envelope(3, V1, deadly), envelope(4, V1, tensor("x", rows(1))))
+
+        with pytest.raises(errors.Quarantined):
+            values_of(refused)
+        assert np.array_equal(values_of(other), rows(1) * 2)
+
+
+async def test_a_request_larger_than_a_batch_is_computed_in_parts(registry: FakeRegistry, worker: Worker):
+    """Its rows come back in order, beside those of others."""
+    await publish(registry)
+    async with worker(max_batch_rows=8) as server, GatewaySide(f"127.0.0.1:{server.port}") as gateway:
+        await gateway.ready(V1)
+        large, small = rows(50, seed=1), rows(3, seed=2)
+        answers = await gateway.call(envelope(1, V1, tensor("x", large)), envelope(2, V1, tensor("x", small)))
+
+        assert [np.array_equal(values_of(answer), x * 2) for answer, x in zip(answers, (large, small), strict=True)]
+        status = await gateway.stub.GetWorkerStatus(pb.GetWorkerStatusRequest())
+        assert status.statistics[0].success_count == 2
+        assert max(batch.rows for batch in status.statistics[0].batches) <= 8
+
+
+async def test_a_worker_explains_how_it_serves_a_version(registry: FakeRegistry, worker: Worker):
+    """What was learned, what waits, who may send, and why each batch left: nobody has to guess."""
+    await publish(registry)
+    async with worker() as server, GatewaySide(f"127.0.0.1:{server.port}") as gateway:
+        await gateway.ready(V1)
+        await gateway.call(*(envelope(n, V1, tensor("x", rows(2, n))) for n in range(1, 20)))
+        told = await gateway.stub.ExplainVersion(pb.ExplainVersionRequest(version=V1))
+
+    assert told.status.version == V1
+    assert told.curves[0].shape.startswith("x[4]")
+    assert sum(point.samples for curve in told.curves for point in curve.points) > 0
+    assert (told.queue.requests, told.queue.rows) == (0, 0)
+    assert told.credits[0].share_rows > 0
+    assert sum(decision.rows for decision in told.decisions) == 38
+    assert all(decision.compute_us > 0 and decision.explanation for decision in told.decisions)
 
 
 async def test_a_large_envelope_goes_by_a_call_of_its_own(registry: FakeRegistry, worker: Worker):

@@ -9,7 +9,7 @@ import numpy as np
 from inferway.datatypes import Datatype
 from inferway_inference.signatures import Signature, TensorSpec
 from inferway_inference.tensors import Tensor
-from inferway_inference.work import Answer, Request
+from inferway_inference.work import Answer, Part, Request
 
 BATCHABLE = Signature.of(
     "serving_default", [TensorSpec("x", Datatype.FP32, (-1, -1))], [TensorSpec("y", Datatype.FP32, (-1, -1))]
@@ -23,6 +23,13 @@ def floats(rows: int, width: int = 2, seed: int = 0) -> Tensor:
     return Tensor("x", Datatype.FP32, (rows, width), values.tobytes())
 
 
+def whole(*requests: Request) -> list[Part]:
+    """The requests as parts of a batch, none of them split."""
+    for one in requests:
+        one.parts = (Part(one, one.deadline, one.rows, one.byte_count, one.criticality, one.tenant),)
+    return [one.parts[0] for one in requests]
+
+
 def ignore(request: Request, answer: Answer) -> None:
     """A reply that nobody reads."""
 
@@ -34,7 +41,7 @@ def admitted(request_id: int, rows: int = 1, signature: Signature = BATCHABLE, *
         "received_at": 0.0,
         "reply": ignore,
         "key": signature.name,
-        "curve": (signature.name,),
+        "curve": (signature.name, ()),
         **fields,
     }
     return Request(

@@ -111,7 +111,7 @@ def test_speed_tells_fixed_and_row_costs_apart():
     """Gateways forecast by them."""
     model = LatencyModel()
     for rows in (1, 4, 16, 64) * 5:
-        model.observe(("s", (2,)), rows, affine(rows))
+        model.observe(("s", ((2,),)), rows, affine(rows))
     speed = speed_of(model, 1, 64)
 
     assert speed.fixed_us == pytest.approx(1000, rel=0.02)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from inferway.errors import QueueFull
+from inferway.errors import Quarantined, QueueFull, WouldBeLate
 from inferway_chassis.request_queue import QueueLimits
+from inferway_inference.decision_log import in_words
+from inferway_inference.lane import STALE_SECONDS
+from inferway_inference.plan import ServingBounds
 from inferway_inference.scheduler import PIPELINE_BELOW_SECONDS, Scheduler, SchedulerOptions
-from inferway_inference.work import Batch, DispatchReason, Request
+from inferway_inference.work import Batch, DispatchReason
 from tests.unit.inference.requests import SINGLE, admitted
+from tests.unit.inference.simulator import Machine
 
 
 def scheduler(max_batch_rows: int = 8, **limits: int) -> Scheduler:
@@ -46,7 +44,7 @@ def test_requests_that_come_during_compute_go_together_when_it_is_over():
         own.offer(admitted(number))
 
     assert own.decide(0.1).batches == []
-    own.finished(first, compute_seconds=1.0)
+    own.finished(first, 1.0, now=1.0)
     [second] = own.decide(1.0).batches
     assert ids(second) == [2, 3, 4]
 
@@ -56,7 +54,7 @@ def test_a_second_batch_waits_at_the_runner_while_batches_are_short():
     own = scheduler()
     own.offer(admitted(1))
     [first] = own.decide(0.0).batches
-    own.finished(first, compute_seconds=PIPELINE_BELOW_SECONDS / 2)
+    own.finished(first, PIPELINE_BELOW_SECONDS / 2, now=0.0)
     for number in (2, 3, 4):
         own.offer(admitted(number))
         own.decide(0.0)
@@ -81,16 +79,6 @@ def test_a_batch_has_at_most_so_many_bytes():
         own.offer(admitted(number, byte_count=40))
 
     assert ids(own.decide(0.0).batches[0]) == [0, 1]
-
-
-def test_a_request_larger_than_a_batch_runs_alone():
-    """It must run somehow, and nobody should wait with it."""
-    own = scheduler(max_batch_rows=4)
-    own.offer(admitted(1, rows=9))
-    own.offer(admitted(2, rows=1))
-    [batch] = own.decide(0.0).batches
-
-    assert ids(batch) == [1]
 
 
 def test_an_unbatchable_signature_is_called_one_request_at_a_time():
@@ -153,26 +141,6 @@ def test_a_withdrawn_request_is_not_computed():
     assert own.decide(0.0).batches == []
 
 
-def test_a_failed_batch_is_taken_apart_so_that_the_poison_fails_alone():
-    """One caller's bad input must not cost the others their answers."""
-    own = scheduler()
-    own.offer(admitted(0))
-    [first] = own.decide(0.0).batches
-    for number in (1, 2, 3):
-        own.offer(admitted(number))
-    own.finished(first, 1.0)
-    [batch] = own.decide(0.0).batches
-    assert own.failed(batch) == []
-
-    alone = []
-    while decided := own.decide(0.0).batches:
-        alone += [ids(one) for one in decided]
-        given_up = own.failed(decided[0])
-        assert given_up == decided[0].requests, "what fails alone fails for good"
-    assert alone == [[1], [2], [3]]
-    assert own.idle
-
-
 def test_a_full_queue_refuses_at_the_door():
     """Bounded in requests, rows and bytes over all lanes together."""
     own = scheduler(max_items=2)
@@ -196,95 +164,253 @@ def test_a_lost_runner_tells_what_was_at_it_from_what_waited():
     assert own.idle
 
 
-@dataclass
-class Fleet:
-    """Everything that happened to the requests of a run."""
-
-    own: Scheduler
-    now: float = 0.0
-    requests: dict[int, Request] = field(default_factory=dict)
-    ended: dict[int, str] = field(default_factory=dict)
-    running: list[Batch] = field(default_factory=list)
-
-    def end(self, request: Request, how: str) -> None:
-        assert request.id not in self.ended, f"{request.id} ended twice"
-        self.ended[request.id] = how
-
-    def decide(self) -> None:
-        decision = self.own.decide(self.now)
-        for request in decision.expired:
-            assert request.deadline <= self.now
-            self.end(request, "expired")
-        for batch in decision.batches:
-            assert len({request.key for request in batch.requests}) == 1, "keys never mix"
-            assert batch.rows <= self.own.options.max_batch_rows or len(batch.requests) == 1
-            self.running.append(batch)
-        assert len(self.running) <= 2
+KEY = ("serving_default", ())
 
 
-EVENTS = st.one_of(
-    st.tuples(st.just("offer"), st.integers(1, 5), st.sampled_from("abc"), st.floats(0.1, 20.0)),
-    st.tuples(st.just("withdraw"), st.integers(0, 40)),
-    st.tuples(st.just("finish"), st.floats(0.0001, 1.0)),
-    st.tuples(st.just("fail")),
-    st.tuples(st.just("wait"), st.floats(0.0, 5.0)),
-)
+def affine(rows: int, _: int = 1) -> float:
+    """Ten milliseconds for any batch, one for each row."""
+    return 0.010 + 0.001 * rows
 
 
-@given(st.lists(EVENTS, max_size=80))
-def test_no_request_is_lost_mixed_or_answered_twice(events: list[tuple[Any, ...]]):
-    """Whatever happens in whatever order: the promise that everything else stands on."""
-    fleet = Fleet(scheduler(max_batch_rows=6, max_items=10, max_rows=25))
-    for number, event in enumerate(events):
-        HAPPENS[event[0]](fleet, number, *event[1:])
-        fleet.decide()
-        assert fleet.own.waiting_items <= 10
-    while fleet.running:
-        _finish(fleet, -1, 0.5)
-        fleet.decide()
-
-    assert fleet.ended.keys() == fleet.requests.keys()
-    assert (fleet.own.waiting_items, fleet.own.waiting_rows, fleet.own.waiting_bytes) == (0, 0, 0)
-    assert fleet.own.idle
+def linear(rows: int, _: int = 1) -> float:
+    """A model for which batching does not pay."""
+    return 0.010 * rows
 
 
-def _offer(fleet: Fleet, number: int, rows: int, key: str, seconds: float) -> None:
-    request = admitted(number, rows=rows, key=key, deadline=fleet.now + seconds, byte_count=rows)
-    fleet.requests[number] = request
-    try:
-        fleet.own.offer(request)
-    except QueueFull:
-        fleet.end(request, "refused")
+def experienced(machine: Machine, max_batch_rows: int = 32, capacity: int = 1) -> Scheduler:
+    """One that knows its model, and saw it a moment ago."""
+    own = Scheduler(SchedulerOptions(max_batch_rows), capacity)
+    for rows in (1, 8, 32):
+        for crowded in (False, True):
+            own.latency.observe(KEY, rows, machine(rows, capacity), crowded=crowded)
+    own.latency.of(KEY).seen_at = 0.0
+    return own
 
 
-def _withdraw(fleet: Fleet, _: int, request_id: int) -> None:
-    request = fleet.requests.get(request_id)
-    if request is not None and fleet.own.withdraw(request):
-        fleet.end(request, "withdrawn")
+def test_a_request_larger_than_a_batch_is_computed_in_parts():
+    """It neither makes everybody wait nor breaks the bound."""
+    own = scheduler(max_batch_rows=4)
+    request = admitted(1, rows=9)
+    own.offer(request)
+    sizes = []
+    while own.waiting_items:
+        [batch] = own.decide(0.0).batches
+        sizes.append((batch.parts[0].start, batch.rows))
+        own.finished(batch, 0.01, now=0.0)
+
+    assert sizes == [(0, 4), (4, 4), (8, 1)]
+    assert len(request.parts) == 3
 
 
-def _finish(fleet: Fleet, _: int, seconds: float) -> None:
-    if fleet.running:
-        batch = fleet.running.pop(0)
-        fleet.own.finished(batch, seconds)
-        for request in batch.requests:
-            fleet.end(request, "answered")
+def test_a_failed_batch_is_halved_until_the_poison_is_alone():
+    """One caller's bad input must not cost the others their answers, nor everybody a call of their own."""
+    own = scheduler()
+    for number in range(8):
+        own.offer(admitted(number))
+    calls, answered = 0, []
+    while decided := own.decide(0.0).batches:
+        for batch in decided:
+            calls += 1
+            if 5 in ids(batch):
+                given_up = [request.id for request in own.failed(batch, 0.0)]
+            else:
+                own.finished(batch, 0.1, now=0.0)
+                answered += ids(batch)
+
+    assert given_up == [5]
+    assert sorted(answered) == [0, 1, 2, 3, 4, 6, 7]
+    assert calls == 7, "eight, its halves, their halves, and the last two"
+    assert own.idle
 
 
-def _fail(fleet: Fleet, _: int) -> None:
-    if fleet.running:
-        for request in fleet.own.failed(fleet.running.pop(0)):
-            fleet.end(request, "failed")
+def test_where_batching_pays_all_that_waits_goes_together():
+    """The fixed cost is shared."""
+    own = experienced(affine)
+    for number in range(20):
+        own.offer(admitted(number))
+
+    assert [batch.rows for batch in own.decide(0.0).batches] == [20]
 
 
-def _wait(fleet: Fleet, _: int, seconds: float) -> None:
-    fleet.now += seconds
+def test_where_batching_does_not_pay_callers_run_side_by_side():
+    """A batch of twenty would only make nineteen wait for the last."""
+    own = experienced(linear, capacity=2)
+    for number in range(20):
+        own.offer(admitted(number))
+    batches = own.decide(0.0).batches
+
+    assert len(batches) == 2
+    assert max(batch.rows for batch in batches) <= 2
 
 
-HAPPENS: dict[str, Callable[..., None]] = {
-    "offer": _offer,
-    "withdraw": _withdraw,
-    "finish": _finish,
-    "fail": _fail,
-    "wait": _wait,
-}
+def test_a_large_request_is_cut_where_batching_does_not_pay():
+    """Its rows are done sooner side by side."""
+    own = experienced(linear, capacity=2)
+    own.offer(admitted(1, rows=16))
+
+    assert [batch.rows for batch in own.decide(0.0).batches] == [1, 1]
+
+
+def test_a_batch_is_not_so_large_that_its_most_urgent_request_is_late():
+    """Throughput is no use to a caller whose time is up."""
+    own = experienced(affine)
+    own.offer(admitted(0, deadline=0.020))
+    for number in range(1, 20):
+        own.offer(admitted(number, deadline=1.0))
+    [batch] = own.decide(0.0).batches
+
+    assert batch.reason is DispatchReason.DEADLINE
+    assert 1 < batch.rows <= 9
+    assert ids(batch)[0] == 0
+
+
+def test_who_would_be_late_is_refused_at_the_door_and_told_when_to_come_back():
+    """An answer that comes too late costs as much as one in time."""
+    own = experienced(affine)
+    for number in range(64):
+        own.offer(admitted(number, deadline=0.5))
+    own.decide(0.0)
+    with pytest.raises(WouldBeLate) as caught:
+        own.offer(admitted(99, deadline=0.045))
+
+    assert caught.value.retry_after_seconds is not None
+    assert caught.value.retry_after_seconds > 0
+    assert 40 <= int(caught.value.metadata["predicted_wait_ms"]) < 60
+    own.offer(admitted(100, deadline=0.5, criticality=1))
+
+
+def test_nobody_is_refused_by_what_was_learned_long_ago():
+    """If a slow moment could refuse everybody, nothing would ever tell that it is over."""
+    own = experienced(affine)
+    with pytest.raises(WouldBeLate):
+        own.offer(admitted(1, deadline=0.005))
+
+    own.offer(admitted(2, received_at=STALE_SECONDS + 0.1, deadline=STALE_SECONDS + 0.105))
+
+
+def test_who_cannot_be_in_time_any_more_is_dropped_before_compute():
+    """The time of the runner goes to those who still wait for an answer."""
+    own = experienced(affine)
+    own.offer(admitted(1, deadline=0.050))
+    own.latency.of(KEY).seen_at = 0.045
+    decision = own.decide(0.045)
+
+    assert [request.id for request in decision.expired] == [1]
+    assert decision.batches == []
+
+
+def fast_arrivals(own: Scheduler) -> None:
+    """A row each half millisecond, each computed at once."""
+    for number in range(64):
+        now = number * 0.0005
+        own.offer(admitted(number, received_at=now))
+    while own.waiting_items:
+        for batch in own.decide(0.032).batches:
+            own.finished(batch, affine(batch.rows), now=0.032)
+
+
+def test_a_batch_is_held_open_while_rows_come_fast_and_share_a_fixed_cost():
+    """Half a millisecond of waiting saves the next request ten."""
+    own = experienced(affine)
+    fast_arrivals(own)
+    own.offer(admitted(100, received_at=0.0325))
+    held = own.decide(0.0325)
+
+    assert held.batches == []
+    assert held.wake_at is not None
+    assert 0.0325 < held.wake_at < 0.0325 + 0.010
+    [batch] = own.decide(held.wake_at).batches
+    assert batch.rows == 1, "the next did not come: nobody waits for it any longer"
+
+
+def test_a_batch_is_never_held_open_when_that_is_forbidden():
+    """`max_queue_delay` of zero means what it says."""
+    own = experienced(affine)
+    fast_arrivals(own)
+    own.rebound(ServingBounds(max_queue_delay_seconds=0.0))
+    own.offer(admitted(100, received_at=0.0325))
+
+    assert len(own.decide(0.0325).batches) == 1
+
+
+def test_slow_arrivals_are_never_waited_for():
+    """An idle runner never waits without reason: at low load there is no batching at all."""
+    own = experienced(affine)
+    for number in range(20):
+        own.offer(admitted(number, received_at=number * 0.1, deadline=1e3))
+        [batch] = own.decide(number * 0.1).batches
+        own.finished(batch, affine(1), now=number * 0.1 + affine(1))
+
+
+def test_bounds_change_at_once_and_back():
+    """The operator tries a setting, and takes it back, while the version serves."""
+    own = experienced(affine)
+    own.offer(admitted(1, rows=20))
+    own.rebound(ServingBounds(max_batch_rows=8))
+    assert [batch.rows for batch in own.decide(0.0).batches] == [8]
+    assert own.max_batch_rows == 8
+
+    own.rebound(ServingBounds())
+    assert own.max_batch_rows == 32
+
+
+def test_batches_are_padded_to_buckets():
+    """Each size between would be compiled anew."""
+    own = experienced(affine)
+    own.rebound(ServingBounds(buckets=(4, 16)))
+    for number in range(5):
+        own.offer(admitted(number))
+    [batch] = own.decide(0.0).batches
+
+    assert (batch.rows, batch.padded_rows) == (5, 16)
+    assert own.max_batch_rows == 16
+
+
+def test_a_request_that_killed_the_runner_twice_is_not_computed_again():
+    """The third time would be its gateway's fault, or ours."""
+    own = scheduler()
+    for attempt in range(2):
+        own.offer(admitted(attempt, received_at=float(attempt)))
+        [batch] = own.decide(float(attempt)).batches
+        own.crashed(batch, attempt + 0.5)
+    with pytest.raises(Quarantined):
+        own.offer(admitted(3))
+    own.offer(admitted(4, parameters=(("k", b"v"),)))
+
+
+def test_suspects_run_alone_so_that_only_the_guilty_one_is_charged():
+    """Whoever shared a batch with it would be refused for ever."""
+    own = scheduler()
+    for number in (1, 2):
+        own.offer(admitted(number, parameters=number, key="k"))
+    [batch] = own.decide(0.0).batches
+    assert len(own.crashed(batch, 1.0)) == 2
+
+    for number in (1, 2):
+        own.offer(admitted(10 + number, parameters=number, key="k", received_at=2.0))
+    own.offer(admitted(20, key="other", received_at=2.0))
+    [alone] = own.decide(2.0).batches
+    assert ids(alone) == [11]
+    assert own.decide(2.1).batches == [], "nothing runs beside it that could be the cause"
+    own.finished(alone, 0.1, now=2.2)
+    [alone] = own.decide(2.2).batches
+    own.crashed(alone, 2.3)
+    with pytest.raises(Quarantined):
+        own.offer(admitted(22, parameters=2, key="k", received_at=3.0))
+    own.offer(admitted(21, parameters=1, key="k", received_at=3.0))
+
+
+def test_decisions_are_told_in_words():
+    """`inferway why` is read by people."""
+    own = experienced(affine, max_batch_rows=8)
+    for number in range(12):
+        own.offer(admitted(number))
+    [batch] = own.decide(0.0).batches
+    own.finished(batch, 0.02, now=0.02)
+    own.decide(0.02)
+    first, second = own.log
+
+    assert (first.rows, first.compute_seconds, in_words(first)) == (
+        8, 0.02, "full: 8 rows are as many as pay or fit; 4 rows wait for the next"
+    )  # fmt: skip
+    assert in_words(second).startswith("idle: the runner was free")

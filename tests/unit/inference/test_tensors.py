@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferway.datatypes import Datatype
-from inferway_inference.executor import join_inputs, rows_by_tenant, split_outputs, wrong_rows
+from inferway_inference.batches import join_inputs, rows_by_tenant, split_outputs, wrong_rows
 from inferway_inference.runner.arrays import from_numpy, to_numpy
 from inferway_inference.signatures import Signature, TensorSpec
 from inferway_inference.tensors import Array, Tensor, cut_rows
 from inferway_inference.work import Batch, DispatchReason, Request
-from tests.unit.inference.requests import admitted, floats
+from tests.unit.inference.requests import admitted, floats, whole
 
 SIGNATURE = Signature.of(
     "s",
@@ -34,7 +34,7 @@ def requests(*rows: int) -> list[Request]:
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5))
 def test_what_is_joined_and_split_is_each_request_s_own(rows: list[int]):
     """Cross-talk between callers is the worst thing that batching can do."""
-    batch = Batch(requests(*rows), DispatchReason.IDLE)
+    batch = Batch(whole(*requests(*rows)), DispatchReason.IDLE)
     [joined] = join_inputs(batch)
     text = b"".join(
         len(word).to_bytes(4, "little") + word
@@ -57,7 +57,7 @@ def test_each_request_gets_the_outputs_that_it_asked_for():
     """What others asked for is computed once, and not sent to those who did not."""
     first, second = requests(1, 1)
     first.outputs, second.outputs = (1,), (0,)
-    batch = Batch([first, second], DispatchReason.IDLE)
+    batch = Batch(whole(first, second), DispatchReason.IDLE)
     floats_out = Array(Datatype.FP32, (2, 2), (bytes(16),))
     words = Array(Datatype.BYTES, (2,), (bytes(8),))
 
@@ -68,7 +68,7 @@ def test_each_request_gets_the_outputs_that_it_asked_for():
 
 def test_a_model_that_loses_rows_is_found_out():
     """Cutting its answer up would hand rows to the wrong callers."""
-    batch = Batch(requests(1, 2), DispatchReason.IDLE)
+    batch = Batch(whole(*requests(1, 2)), DispatchReason.IDLE)
     outputs = [Array(Datatype.FP32, (2, 2), (bytes(16),)), Array(Datatype.BYTES, (3,), (bytes(12),))]
     error = wrong_rows(batch, outputs)
 
@@ -78,7 +78,7 @@ def test_a_model_that_loses_rows_is_found_out():
 
 def test_a_tenant_learns_of_its_own_rows_only():
     """How busy others are is their business."""
-    assert rows_by_tenant(Batch(requests(1, 2, 3), DispatchReason.IDLE)) == {"a": 4, "b": 2}
+    assert rows_by_tenant(Batch(whole(*requests(1, 2, 3)), DispatchReason.IDLE)) == {"a": 4, "b": 2}
 
 
 def test_a_scalar_per_row_is_cut_too():

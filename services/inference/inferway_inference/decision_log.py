@@ -1,0 +1,116 @@
+"""The last decisions of a scheduler, and how to say them in words. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+from inferway_inference.work import Batch, DispatchReason
+
+LAST = 64
+
+
+class Cause(Enum):
+    """What led to a batch, where the reason alone does not tell."""
+
+    USUAL = ""
+    BISECTED = "a batch failed, and this is one half of it: so the request at fault is found"
+    SUSPECT = "it runs alone because it was at the runner when that crashed"
+
+
+@dataclass(slots=True)
+class Dispatch:
+    """One batch. Times are in seconds; `at` on the worker's clock."""
+
+    at: float
+    signature: str
+    requests: int
+    rows: int
+    reason: DispatchReason
+    cause: Cause
+    waited_seconds: float
+    """Of its oldest request."""
+    expected_seconds: float
+    """0 if nothing was known."""
+    left_rows: int
+    """Of its kind, that still waited when it closed."""
+    held_seconds: float
+    """How long it was held open on purpose."""
+    wait_costs_seconds: float | None
+    """What waiting for one more request would have cost beyond what it saved; None if that was no question."""
+    compute_seconds: float = 0.0
+    """0 while it is under way."""
+
+
+class DecisionLog:
+    """The last ones only."""
+
+    def __init__(self) -> None:
+        """Nothing was decided."""
+        self._last: deque[Dispatch] = deque(maxlen=LAST)
+        self._underway: dict[Batch, Dispatch] = {}
+
+    def __iter__(self) -> Iterator[Dispatch]:
+        """Oldest first."""
+        return iter(self._last)
+
+    def dispatched(self, batch: Batch, dispatch: Dispatch) -> None:
+        """A batch left."""
+        self._last.append(dispatch)
+        self._underway[batch] = dispatch
+
+    def ended(self, batch: Batch, compute_seconds: float = 0.0) -> None:
+        """The runner is done with it."""
+        dispatch = self._underway.pop(batch, None)
+        if dispatch is not None:
+            dispatch.compute_seconds = compute_seconds
+
+
+def in_words(dispatch: Dispatch) -> str:
+    """Why the batch left when it did, for people."""
+    if dispatch.cause is not Cause.USUAL:
+        return str(dispatch.cause.value)
+    return _WORDS[dispatch.reason](dispatch)
+
+
+def _full(dispatch: Dispatch) -> str:
+    left = f"; {dispatch.left_rows} rows wait for the next" if dispatch.left_rows else ""
+    return f"full: {dispatch.rows} rows are as many as pay or fit{left}"
+
+
+def _idle(dispatch: Dispatch) -> str:
+    held = f" after it was held open for {_ms(dispatch.held_seconds)}" if dispatch.held_seconds else ""
+    costs = dispatch.wait_costs_seconds
+    if costs is None:
+        return f"idle: the runner was free{held}, and nothing was to be gained by waiting"
+    return f"idle: the runner was free{held}, and waiting would have cost {_ms(costs)} more than it saved"
+
+
+def _deadline(dispatch: Dispatch) -> str:
+    if dispatch.left_rows:
+        return f"deadline: more than {dispatch.rows} rows would have made a request late"
+    return "deadline: waiting for more would have made a request late"
+
+
+def _delay_bound(dispatch: Dispatch) -> str:
+    return f"delay bound: it was held open for {_ms(dispatch.held_seconds)}; longer does not pay or is not permitted"
+
+
+def _unbatched(dispatch: Dispatch) -> str:
+    del dispatch
+    return "unbatched: requests of this signature are computed one by one"
+
+
+_WORDS: dict[DispatchReason, Callable[[Dispatch], str]] = {
+    DispatchReason.FULL: _full,
+    DispatchReason.IDLE: _idle,
+    DispatchReason.DEADLINE: _deadline,
+    DispatchReason.DELAY_BOUND: _delay_bound,
+    DispatchReason.UNBATCHED: _unbatched,
+}
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:.2g} ms" if seconds < 0.0995 else f"{seconds * 1e3:.0f} ms"  # noqa: PLR2004 - three digits

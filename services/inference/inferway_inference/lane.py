@@ -1,0 +1,201 @@
+"""What waits of one key, and what is known of its batches: the part of the scheduler that counts for each key. Pure."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from inferway_chassis.request_queue import QueueLimits, RequestQueue
+from inferway_inference.latency import Latency
+from inferway_inference.sizing import Sizing, best_sizing, padded, rows_at_once
+from inferway_inference.work import Part, Request
+
+SIZED_EVERY = 8
+"""Batches, after the first ones: what is learned from one changes little."""
+GAP_WEIGHT = 1 / 16
+LONGEST_GAP_SECONDS = 0.02
+"""Between arrivals; nothing is ever held open for longer ones, and shorter ones are noticed soon."""
+NO_LIMITS = QueueLimits(max_items=sys.maxsize, max_rows=sys.maxsize, max_bytes=sys.maxsize)
+"""The lanes share one set of limits, which the scheduler holds."""
+UNSPLIT = sys.maxsize
+CERTAIN = 0.9
+"""A request that has less time left than so much of a single row's usual latency will not be in time."""
+BACKLOG = 2
+"""So many full batches waiting are a backlog."""
+DEAR = 1.25
+"""A batch that takes so many times as long for its rows as one of the best size is too small for a backlog."""
+STALE_SECONDS = 1.0
+"""Latency of which nothing was seen for longer refuses nobody: it could never be learned that it is better now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What holds for the batches of a version now."""
+
+    max_rows: int
+    buckets: tuple[int, ...]
+    capacity: int
+    """Batches that compute side by side."""
+
+    @property
+    def most_rows(self) -> int:
+        """Rows in a batch at most."""
+        return min(self.max_rows, self.buckets[-1]) if self.buckets else self.max_rows
+
+
+class Lane:
+    """Of one key."""
+
+    __slots__ = (
+        "_bounds", "_seen", "arrived_at", "batchable", "gap_seconds", "held_since", "latency", "part_rows", "queue",
+        "running", "sizing",
+    )  # fmt: skip
+
+    def __init__(self, request: Request, latency: Latency, bounds: Bounds) -> None:
+        """Nothing waits. `request` is the first of its key."""
+        self.queue = RequestQueue[Request](NO_LIMITS)
+        self.latency = latency
+        self.batchable = request.signature.batchable
+        self.running = 0
+        """Its batches at the runner."""
+        self.gap_seconds = LONGEST_GAP_SECONDS
+        """Between arrivals of rows, lately."""
+        self.held_since: float | None = None
+        """Since when a batch is held open on purpose."""
+        self.arrived_at = request.received_at
+        self._seen = 0
+        self.sizing: Sizing | None
+        self.part_rows: int
+        """Larger requests are computed in parts of this size."""
+        self.resize(bounds)
+
+    def resize(self, bounds: Bounds) -> None:
+        """Other bounds hold."""
+        self._bounds = bounds if self.batchable else Bounds(1, (), bounds.capacity)
+        self._size()
+
+    def parts(self, request: Request) -> tuple[Part, ...]:
+        """The request in parts that fit into a batch, and are of the best size if it is larger than that."""
+        if request.rows <= self.part_rows:
+            size = request.rows, request.byte_count
+            return (Part(request, request.deadline, *size, request.criticality, request.tenant),)
+        return tuple(cut(request, 0, request.rows, self.part_rows))
+
+    def take(self) -> Part | None:
+        """The part that is next in order; it does not wait any more."""
+        return cast("Part | None", self.queue.take())
+
+    def peek(self) -> Part | None:
+        """The part that is next in order."""
+        return cast("Part | None", self.queue.peek())
+
+    def expire(self, now: float) -> list[Part]:
+        """Takes what cannot be in time any more, as far as is known for sure."""
+        certain = 0.0 if self.sizing is None or self.is_stale(now) else CERTAIN * (self.latency.seconds(1) or 0.0)
+        return cast("list[Part]", self.queue.expire(now + certain))
+
+    def give_up(self, now: float) -> list[Part]:
+        """Takes what could only be in time in so small a batch that others would be late for it.
+
+        That is so in a backlog, which is worked off by full batches, or it grows until everybody is
+        late by a little.
+        """
+        sizing, given_up = self.sizing, list[Part]()
+        while sizing is not None and self.queue.rows >= BACKLOG * sizing.rows:
+            head = self.peek()
+            if head is None or self.is_stale(now):
+                break
+            within = self.rows_within(head.deadline - now)
+            if (
+                within >= sizing.rows
+                or self.seconds(max(1, within)) < DEAR * max(1, within) * sizing.row_seconds * self.capacity
+            ):
+                break
+            self.queue.take()
+            given_up.append(head)
+        return given_up
+
+    def drain(self) -> list[Part]:
+        """Takes everything, in order."""
+        return cast("list[Part]", list(self.queue.drain()))
+
+    def arrived(self, rows: int, now: float) -> None:
+        """Rows came."""
+        gap = min((now - self.arrived_at) / rows, LONGEST_GAP_SECONDS)
+        self.arrived_at = now
+        self.gap_seconds += (gap - self.gap_seconds) * GAP_WEIGHT
+
+    def finished(self, rows: int, seconds: float, now: float, *, crowded: bool | None) -> bool:
+        """A batch was computed; `crowded` is None if it began alone and ended beside others. True if sized anew."""
+        self.latency.seen_at = now
+        if crowded is not None:
+            self.latency.observe(rows, seconds, crowded=crowded)
+        self._seen += 1
+        anew = self._seen <= SIZED_EVERY or self._seen % SIZED_EVERY == 0
+        if anew:
+            self._size()
+        return anew
+
+    def seconds(self, rows: int) -> float:
+        """Expected duration of a batch of `rows`, beside others if there are several callers; 0.0 if unknown."""
+        crowded = self._bounds.capacity > 1
+        return self.latency.seconds(padded(rows, self._bounds.buckets), crowded=crowded) or 0.0
+
+    def work_seconds(self, rows: int, seconds_left: float) -> float:
+        """The runner's time that `rows` will take, given that their batch may take `seconds_left`; 0.0 if unknown.
+
+        Short deadlines mean small batches, which are dearer.
+        """
+        sizing = self.sizing
+        if sizing is None:
+            return 0.0
+        if seconds_left >= sizing.batch_seconds * self.latency.caution:
+            return rows * sizing.row_seconds
+        fitting = min(max(self.rows_within(seconds_left), 1), sizing.rows)
+        dearer = self.seconds(fitting) / self._bounds.capacity - fitting * sizing.row_seconds
+        return rows * sizing.row_seconds + max(0.0, dearer)
+
+    def is_stale(self, now: float) -> bool:
+        """What is known is too old, or nothing, to refuse anybody."""
+        if self.sizing is None:
+            return True
+        return not self.running and not self.queue.items and now - self.latency.seen_at > STALE_SECONDS
+
+    def batch_rows(self, free: int, taken: int) -> int:
+        """Rows that the next batch should have, of `taken` ones and those that wait, when `free` callers are free."""
+        waiting, most = self.queue.rows + taken, self._bounds.most_rows
+        if self.sizing is None:
+            return min(waiting, most)
+        curve = self.latency.curve(crowded=self.sizing.crowded)
+        return min(most, rows_at_once(curve, self.sizing, waiting, free, most))
+
+    @property
+    def capacity(self) -> int:
+        """Batches that compute side by side."""
+        return self._bounds.capacity
+
+    def padded(self, rows: int) -> int:
+        """Rows that are computed for a batch of `rows`."""
+        return padded(rows, self._bounds.buckets)
+
+    def rows_within(self, seconds: float) -> int:
+        """Rows of the largest batch that is sure to take at most `seconds`; 0 if not one."""
+        curve = self.latency.curve(crowded=self._bounds.capacity > 1)
+        rows = min(curve.rows_within(seconds / self.latency.caution), self._bounds.most_rows)
+        return max((bucket for bucket in self._bounds.buckets if bucket <= rows), default=int(rows))
+
+    def _size(self) -> None:
+        bounds = self._bounds
+        self.sizing = best_sizing(self.latency, bounds.capacity, bounds.most_rows, bounds.buckets)
+        best = bounds.most_rows if self.sizing is None else self.sizing.rows
+        self.part_rows = best if self.batchable else UNSPLIT
+
+
+def cut(request: Request, start: int, end: int, rows: int) -> Iterator[Part]:
+    """Rows from `start` to `end` of a request, in parts of at most `rows`."""
+    for first in range(start, end, rows):
+        count = min(rows, end - first)
+        byte_count = request.byte_count * count // request.rows
+        yield Part(request, request.deadline, count, byte_count, request.criticality, request.tenant, start=first)
