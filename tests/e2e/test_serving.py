@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,3 +88,50 @@ async def test_a_policy_keeps_the_old_version_answering(stack: Stack, operator: 
     shown = json.loads(await in_thread(operator, "model", MODEL, "--json"))
     assert [list(version["workers"].values()) for version in shown["versions"]] == [["READY"], ["READY"]]
     assert shown["version_policy"].startswith("the latest 2")
+
+
+async def explanation(operator: Operator) -> dict[str, Any]:
+    """What the only worker says of the newest version."""
+    told = json.loads(await in_thread(operator, "why", MODEL, "--json"))
+    (worker,) = told["workers"]
+    assert "error" not in worker, worker["error"]
+    return dict(worker["explanation"])
+
+
+async def test_why_tells_what_was_learned_of_real_traffic(stack: Stack, operator: Operator) -> None:
+    """An explanation is worth something only if it is of this model on this machine."""
+    async with traffic(stack.gateway.target, MODEL, callers=16) as calls:
+        await calls.until("version 2", 300)
+        told = await explanation(operator)
+        text = await in_thread(operator, "why", MODEL)
+
+    assert told["status"]["plan"]["callers"] >= 1
+    assert told["status"]["plan"]["trials"]
+    assert all(int(point["samples"]) > 0 and point["compute_us"] > 0 for point in told["curves"][0]["points"])
+    assert sum(int(link["share_rows"]) for link in told["credits"]) > 0
+    assert len(told["decisions"]) > 10
+    for decision in told["decisions"]:
+        assert decision["reason"].removeprefix("DISPATCH_REASON_").lower().replace("_", " ") in REASONS
+        assert decision["rows"] >= decision["requests"] >= 1
+        assert decision["explanation"]
+    assert "cannot be asked" not in text
+    assert "In short: batching" in text
+
+
+async def test_bounds_hold_while_it_serves_and_can_be_taken_back(stack: Stack, operator: Operator) -> None:
+    """Tuning in production must cost no call and no reload."""
+    own_choice = (await explanation(operator))["status"]["plan"]["max_batch_rows"]
+    runners = {process.pid for process in stack.workers[0].children()}
+    async with traffic(stack.gateway.target, MODEL, callers=16) as calls:
+        await calls.until("version 2", 100)
+        tuned = json.loads(await in_thread(operator, "tune", MODEL, "--max-batch-rows", "1", "--json"))
+        await calls.until("version 2", 300)
+        within = (await explanation(operator))["decisions"]
+        back = json.loads(await in_thread(operator, "tune", MODEL, "--reset", "--json"))
+        await calls.until("version 2", 100)
+
+    assert tuned["bounds"][0] == {"bound": "max_batch_rows", "before": "auto", "after": "1", "w0": "1"}
+    assert {decision["rows"] for decision in within} == {1}
+    assert back["bounds"][0] == {"bound": "max_batch_rows", "before": "1", "after": "auto", "w0": str(own_choice)}
+    assert calls.failures == {}
+    assert runners <= {process.pid for process in stack.workers[0].children()}

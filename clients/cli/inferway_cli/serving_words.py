@@ -25,8 +25,8 @@ def plan_in_words(plan: worker_service_pb2.ServingPlan) -> str:
     each = side if plan.instances == 1 else f"{side} in each"
     return (
         f"It runs {place}: {copies} of the model, {each}, {threads_in_words(plan.threads)} to a batch. "
-        f"A batch has at most {counted(plan.max_batch_rows, 'row')}{_padding(plan.buckets)}, "
-        f"and {_delay(plan.max_queue_delay_us)}."
+        f"A batch has at most {counted(plan.max_batch_rows, 'row')}{_padding(plan.buckets)}"
+        f"{f', and {_delay(plan.max_queue_delay_us)}' if plan.max_queue_delay_us else ''}."
     )
 
 

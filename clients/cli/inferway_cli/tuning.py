@@ -107,7 +107,7 @@ def rows_of(before: Options, after: Options, plans: dict[str, Plan]) -> list[dic
             "bound": bound.field,
             "before": bound.typed(before),
             "after": bound.typed(after),
-            **{worker: bound.shown(bound.planned(plan)) or "none" for worker, plan in plans.items()},
+            **{worker: _reported(plan, after, bound) for worker, plan in plans.items()},
         }
         for bound in BOUNDS
     ]
@@ -149,6 +149,12 @@ def _parsed(bound: Bound, text: str) -> Any:
         return bound.parse(text)
     except (ValueError, OverflowError):
         raise typer.BadParameter(f"{text!r} is not understood; see --help", param_hint=bound.flag) from None
+
+
+def _reported(plan: Plan, options: Options, bound: Bound) -> str:
+    """What the plan says; `auto` where it says nothing because nothing bounds it."""
+    shown = bound.shown(bound.planned(plan))
+    return shown if shown not in ("", "0") or is_set(options, bound) else AUTO
 
 
 def _is_ready(entry: resources_pb2.WorkerVersion) -> bool:

@@ -64,7 +64,7 @@ async def test_reset_hands_everything_back(inferway: Inferway, registry: FakeReg
 
     assert options(registry) == resources_pb2.ServingOptions()
     bounds = {row["bound"]: (row["before"], row["after"], row["worker-0"]) for row in json.loads(done.stdout)["bounds"]}
-    assert bounds["buckets"] == ("1,8", "auto", "none")
+    assert bounds["buckets"] == ("1,8", "auto", "auto")
     assert bounds["instances"] == ("3", "auto", "1")
 
 

@@ -21,7 +21,7 @@ LEGEND = (
     "Below: how it runs the model, how long batches take, what waits, and why.",
 )
 REASONS = {
-    tensor_pb2.DISPATCH_REASON_FULL: "no more rows fitted into the batch",
+    tensor_pb2.DISPATCH_REASON_FULL: "as many rows were in the batch as fit or pay",
     tensor_pb2.DISPATCH_REASON_IDLE: "the model was free, and waiting for more rows would not have paid",
     tensor_pb2.DISPATCH_REASON_DEADLINE: "waiting longer would have made a request late",
     tensor_pb2.DISPATCH_REASON_DELAY_BOUND: "the batch had been held open as long as permitted",
