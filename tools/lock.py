@@ -4,8 +4,9 @@
     python tools/lock.py --upgrade    locks the newest of everything
     python tools/lock.py --check      exits 1 if a lock is out of step with the lists (needs no network)
 
-There is one resolve, `dev`, which holds everything; the others take their pins from it, so a package has the same
-version everywhere. A lock never names an index: where packages come from is a matter of the machine.
+There is one resolve, `dev`, which holds everything but what only GPUs need; the others take their pins from it, so a
+package has the same version everywhere. A lock never names an index: where packages come from is a matter of the
+machine.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def requirements() -> dict[str, list[str]]:
     units["client"] = contract + client["project"]["dependencies"]
     units["runtime"] = [line for lines in units.values() for line in lines] + extras["cli"]
     dev = units["runtime"] + groups["build"] + groups["dev"]
-    wanted = {"dev": dev, **units, "build": groups["build"], "gen": groups["gen"]}
+    gpu = chassis + extras["inference-gpu"]
+    wanted = {"dev": dev, **units, "inference-gpu": gpu, "build": groups["build"], "gen": groups["gen"]}
     return {name: sorted({line for line in lines if name_of(line) not in OWN_NAMES}) for name, lines in wanted.items()}
 
 

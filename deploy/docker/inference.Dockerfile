@@ -1,5 +1,6 @@
-# The inference worker, with TensorFlow.
+# The inference worker, with TensorFlow, ONNX Runtime and LiteRT.
 # Build from the root of the repository: docker build -f deploy/docker/inference.Dockerfile -t inferway-inference .
+# With CUDA, for machines with NVIDIA's container toolkit: --build-arg LOCK=inference-gpu -t inferway-inference-gpu
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
@@ -7,13 +8,15 @@ FROM ${PYTHON_IMAGE} AS build
 ARG PIP_INDEX_URL
 ARG PIP_EXTRA_INDEX_URL
 ARG PIP_CERT
+# Which of requirements/ is installed: inference or inference-gpu.
+ARG LOCK=inference
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 WORKDIR /build
 RUN python3 -m venv tools && python3 -m venv --without-pip /opt/inferway
 # TensorFlow's headers are for compiling operations of one's own, and take 430 MB.
-COPY requirements/build.txt requirements/inference.txt requirements/
+COPY requirements/build.txt requirements/${LOCK}.txt requirements/
 RUN tools/bin/pip install --require-hashes -r requirements/build.txt \
- && tools/bin/pip --python /opt/inferway/bin/python install --require-hashes -r requirements/inference.txt \
+ && tools/bin/pip --python /opt/inferway/bin/python install --require-hashes -r requirements/${LOCK}.txt \
  && rm -r /opt/inferway/lib/python3.*/site-packages/tensorflow/include
 COPY pyproject.toml README.md LICENSE CHANGELOG.md ./
 COPY protos protos

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from inferway_inference.settings import InferenceSettings
+
 ROOT = Path(__file__).resolve().parents[2]
 SERVICES = ("gateway", "inference", "registry")
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -88,6 +90,21 @@ def test_every_setting_in_compose_is_one_of_the_service(name: str):
     assert baked | COMPOSE["services"][name]["environment"].keys() <= known
 
 
+def test_the_override_for_gpus_changes_the_worker_alone_and_installs_its_own_lock():
+    """A name that is misspelt there is found only on a machine with a GPU."""
+    override = yaml.safe_load((ROOT / "docker-compose.gpu.yml").read_text())
+    [(name, service)] = override["services"].items()
+    [(argument, lock)] = service["build"]["args"].items()
+    own = {key.lower().removeprefix("inferway_inference_") for key in service["environment"] if "INFERWAY" in key}
+
+    assert name == "inference"
+    assert f"ARG {argument}=inference\n" in dockerfile(name)
+    assert (ROOT / "requirements" / f"{lock}.txt").is_file()
+    assert own == {"device", "gpu_memory_growth"}
+    assert own <= InferenceSettings.model_fields.keys()
+    assert service["image"] == COMPOSE["services"][name]["image"].replace("inference:", "inference-gpu:")
+
+
 @pytest.mark.parametrize("name", SERVICES)
 def test_an_image_is_built_in_stages_from_hashed_locks_and_runs_as_nobody_special(name: str):
     """What is not in the last stage cannot be attacked, and what runs as root can."""
@@ -95,7 +112,7 @@ def test_an_image_is_built_in_stages_from_hashed_locks_and_runs_as_nobody_specia
     last_stage = text.rpartition("\nFROM ")[2]
 
     assert text.count("\nFROM ") == 2
-    assert f"--require-hashes -r requirements/{name}.txt" in text
+    assert f"--require-hashes -r requirements/{name}.txt" in text.replace("${LOCK}", name)
     assert "pip" not in last_stage
     assert re.search(r"^USER inferway$", last_stage, re.MULTILINE)
     assert "RUN --mount" not in text, "needs BuildKit, which a plain `docker build` of Debian has not"

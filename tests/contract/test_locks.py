@@ -37,10 +37,17 @@ def test_dev_holds_every_pin_of_runtime():
     assert runtime.items() <= dev.items()
 
 
+def test_workers_with_and_without_gpus_have_the_same_packages_but_for_cuda():
+    """A package that only one of the images has is missed on the other's machines."""
+    plain, gpu = ({lock.name_of(line) for line in lock.requirements()[name]} for name in ("inference", "inference-gpu"))
+
+    assert {name.removesuffix("-gpu") for name in gpu} == plain
+
+
 @pytest.mark.parametrize("name", ["client", "gateway", "registry"])
 def test_only_workers_install_tensorflow(name: str):
     """Half a gigabyte and seconds of start-up that a client, a gateway and a registry never use."""
-    heavy = {"keras", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu"}
+    heavy = {"ai-edge-litert", "keras", "onnxruntime", "scikit-learn", "scipy", "tensorflow", "tensorflow-cpu"}
 
     assert not heavy & lock.pins((lock.LOCKS / f"{name}.txt").read_text()).keys()
 

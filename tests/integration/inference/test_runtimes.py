@@ -317,6 +317,25 @@ def test_a_litert_model_without_signatures_is_called_by_its_tensors(litert_model
     assert (signature.name, x.shape, answer.tolist()) == (NAME, (-1, 4), [[8, 8, 8, 8]] * 3)
 
 
+@pytest.mark.parametrize("kind", ["onnx", TENSORFLOW], indirect=True)
+def test_a_gpu_that_is_not_there_fails_the_load(runtime: Runtime, models: Path):
+    """Both would compute on the CPU, ten times slower, and say nothing."""
+    with pytest.raises(VersionLoadFailed, match=r"CPUs alone|finds no gpu:7"):
+        runtime.load(models / "affine", 1, Placement("gpu:7"))
+
+
+@pytest.mark.tensorflow
+def test_xla_gives_the_same_answers(tensorflow_models: Path):
+    """It is an option, not another model."""
+    runtime = open_runtime("tensorflow")
+    runtime.load(tensorflow_models / "tiny", 1, Placement(xla=True))
+    plain = open_runtime("tensorflow")
+    load(plain, tensorflow_models / "tiny")
+    x = np.random.default_rng(1).normal(size=(5, 32)).astype("f4")
+
+    assert np.allclose(call(runtime, {"x": x})["y"], call(plain, {"x": x})["y"], atol=1e-6)
+
+
 def test_a_place_is_the_cpu_or_a_numbered_gpu():
     """A device that is misspelt must not quietly become the CPU."""
     assert (Placement().gpu, Placement("gpu:1").gpu) == (None, 1)

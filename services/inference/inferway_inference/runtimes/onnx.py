@@ -32,6 +32,7 @@ SIGNATURE = "serving_default"
 
 _ONNX_BFLOAT16 = 16
 _SILENT = 4
+_CUDA = "CUDAExecutionProvider"
 _DATATYPES = {
     "tensor(bool)": Datatype.BOOL,
     "tensor(uint8)": Datatype.UINT8,
@@ -119,7 +120,7 @@ def _open_session(file: Path, threads: int, placement: Placement) -> Any:
     options.log_severity_level = _SILENT  # failures come as errors; the log would hold paths and inputs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return onnxruntime.InferenceSession(file, options, providers=_providers(placement))
+        session = onnxruntime.InferenceSession(file, options, providers=_providers(placement))
     except _DAMAGED as error:
         raise CorruptArtifact(
             f"{FILE} cannot be read as an ONNX model, or lacks a file of its weights", path=FILE
@@ -127,19 +128,24 @@ def _open_session(file: Path, threads: int, placement: Placement) -> Any:
     except _ERRORS as error:
         cause = _cause(error)
         raise VersionLoadFailed(f"ONNX Runtime cannot load the model: {cause}", cause=cause) from error
+    if placement.gpu is not None and session.get_providers()[0] != _CUDA:
+        # It would compute on the CPU and say nothing.
+        raise VersionLoadFailed(f"ONNX Runtime finds no {placement.device} that it can use", cause="no GPU")
+    return session
 
 
 def _providers(placement: Placement) -> list[str | tuple[str, dict[str, str]]]:
     """What computes, in order of preference: operations that CUDA lacks run on the CPU."""
     if placement.gpu is None:
         return ["CPUExecutionProvider"]
-    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+    if _CUDA not in onnxruntime.get_available_providers():
         raise VersionLoadFailed(
             "the worker's ONNX Runtime computes on CPUs alone; its image for GPUs has onnxruntime-gpu", cause="no CUDA"
         )
+    onnxruntime.preload_dlls()  # CUDA comes in packages, where the system's loader does not look
     strategy = "kSameAsRequested" if placement.memory_growth else "kNextPowerOfTwo"
     cuda = {"device_id": str(placement.gpu), "arena_extend_strategy": strategy}
-    return [("CUDAExecutionProvider", cuda), "CPUExecutionProvider"]
+    return [(_CUDA, cuda), "CPUExecutionProvider"]
 
 
 def _ends(session: Any) -> tuple[Sequence[Any], Sequence[Any]]:

@@ -139,17 +139,20 @@ def open_runtime() -> TensorFlowRuntime:
 
 def _open_session(threads: int, placement: Placement) -> Any:
     config = config_pb2.ConfigProto(
-        inter_op_parallelism_threads=-1,
-        intra_op_parallelism_threads=threads,
-        allow_soft_placement=True,
-        device_count={"GPU": 0} if placement.gpu is None else {},
+        inter_op_parallelism_threads=-1, intra_op_parallelism_threads=threads, allow_soft_placement=True
     )
-    config.gpu_options.allow_growth = placement.memory_growth
-    if placement.gpu is not None:
+    if placement.gpu is None:
+        config.device_count["GPU"] = 0
+    else:
         config.gpu_options.visible_device_list = str(placement.gpu)
+        config.gpu_options.allow_growth = placement.memory_growth
     if placement.xla:
         config.graph_options.optimizer_options.global_jit_level = config_pb2.OptimizerOptions.ON_1
-    return sessions.Session(graph=ops.Graph(), config=config)
+    session = sessions.Session(graph=ops.Graph(), config=config)
+    if placement.gpu is not None and not any(one.device_type == "GPU" for one in session.list_devices()):
+        session.close()  # it would compute on the CPU and say nothing
+        raise VersionLoadFailed(f"TensorFlow finds no {placement.device} that it can use", cause="no GPU")
+    return session
 
 
 def _restore(session: Any, path: Path) -> Any:
