@@ -21,6 +21,7 @@ from inferway_inference.loader import Loaded, Loader
 from inferway_inference.observers import Observers
 from inferway_inference.plan import ServingPlan
 from inferway_inference.policy import Held, PolicyOptions, make_plan
+from inferway_inference.quarantine import Quarantine
 from inferway_inference.runner.runner_set import RunnerSet
 from inferway_inference.states import LOADING_STATES, LoadState, permitted
 from inferway_inference.versions import Desired, VersionSpec, VersionStatus
@@ -55,6 +56,7 @@ class _Version:
     executor: Executor | None = None
     runners: RunnerSet | None = None
     plan: ServingPlan | None = None
+    quarantine: Quarantine = field(default_factory=Quarantine)
     task: asyncio.Task[None] | None = None
 
 
@@ -224,7 +226,9 @@ class Lifecycle:
     def _serve(self, held: _Version, loaded: Loaded, started: float) -> None:
         runners = held.runners = loaded.runners
         observers = self._observers.of_version(held.spec.name, held.counters, runners.pid)
-        held.executor = Executor(held.spec.name, loaded, observers, self._clock, self._options.max_answer_bytes)
+        held.executor = Executor(
+            held.spec.name, loaded, observers, self._clock, self._options.max_answer_bytes, held.quarantine
+        )
         held.plan, held.ready_since, held.error = loaded.plan, self._clock(), None
         self._observers.loaded(self._clock() - started)
         self._set_state(held, LoadState.READY)
@@ -239,6 +243,7 @@ class Lifecycle:
     def _rebind(self, held: _Version) -> None:
         """The operator's bounds take effect."""
         if held.executor is not None and held.runners is not None:
+            held.executor.rebound(held.spec.bounds)
             held.runners.resize(held.spec.bounds.instances or 1)
 
     def _crashed(self, held: _Version, error: InferwayError) -> None:
