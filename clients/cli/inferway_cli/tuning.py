@@ -172,7 +172,7 @@ def _holds(plan: Plan, options: Options) -> bool:
 def _is_as_before(plan: Plan, before: Options, after: Options) -> bool:
     """Something was given back to the worker, and it is still as it was set; perhaps that is its own choice, too."""
     given_back = (bound for bound in BOUNDS if is_set(before, bound) and not is_set(after, bound))
-    return any(bound.planned(plan) == _value(before, bound) for bound in given_back)
+    return any(_reported(plan, after, bound) == bound.typed(before) for bound in given_back)
 
 
 def _value(options: Options, bound: Bound) -> Any:

@@ -32,15 +32,15 @@ from inferway_cli.serving_words import duration, figure, options_in_words, plan_
             ),
             (
                 "It runs in a process that it shares with other small models: 2 copies of the model, 3 batches side by "
-                "side in each, 2 threads to a batch. A batch has at most 32 rows, filled up to 1, 8, 32, and no batch is "
-                "held open longer than 2.5 ms."
+                "side in each, 2 threads to a batch. A batch has at most 32 rows, filled up to 1, 8, 32, and no batch "
+                "is held open longer than 2.5 ms."
             ),
         ),
         (
             ServingPlan(isolation="elsewhere", instances=1, callers=1, threads=1, max_batch_rows=8),
             (
-                "It runs as 'elsewhere': one copy of the model, one batch at a time, 1 thread to a batch. A batch has at "
-                "most 8 rows."
+                "It runs as 'elsewhere': one copy of the model, one batch at a time, 1 thread to a batch. A batch has "
+                "at most 8 rows."
             ),
         ),
     ],

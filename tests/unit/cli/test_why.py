@@ -170,6 +170,18 @@ def test_a_bound_that_costs_speed_is_named_with_the_way_out():
     assert "The bound" not in advice(perceptron(), resources_pb2.ServingOptions(max_batch_rows=32), "mlp")
 
 
+def test_a_curve_that_left_the_trials_behind_is_named():
+    """A worker that learned on a busy machine may choose small batches; this line says where to look."""
+    explained = perceptron()
+    explained.curves.append(curve((1, 1_100, 900), (8, 42_600, 7)))
+
+    said = advice(explained, NO_OPTIONS, "mlp")
+
+    assert "Batches of 8 rows took 42.6 ms of late, and 2 ms in the trials" in said
+    explained.curves[0].points[1].compute_us = 4_000
+    assert "in the trials" not in advice(explained, NO_OPTIONS, "mlp")
+
+
 @given(st.lists(st.floats(1e-3, 1e9), min_size=1, max_size=MAX_COLUMNS))
 def test_columns_are_as_high_as_their_values(values: list[float]):
     """A chart that misleads is worse than none."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from inferway.registry.v1 import resources_pb2
 from inferway.worker.v1 import worker_service_pb2
-from inferway_cli.serving_words import counted, figure
+from inferway_cli.serving_words import counted, duration, figure
 
 PAYS = 1.1
 """How many times faster a batch must be than single rows to be worth a mention."""
+SLOWER = 4.0
+"""How many times longer than in the trials a batch must take to be worth a mention."""
 NOTHING_LEARNED = "nothing is known yet: no batch was measured since the version was loaded."
 
 Explanation = worker_service_pb2.ExplainVersionResponse
@@ -25,7 +28,8 @@ def advice(explained: Explanation, options: resources_pb2.ServingOptions, named:
     verdict = (
         _of_trials(plan.trials) if len({trial.rows for trial in plan.trials}) > 1 else _of_curves(explained.curves)
     )
-    return " ".join(filter(None, (verdict or NOTHING_LEARNED, _of_bounds(explained, options, named))))
+    remarks = (verdict or NOTHING_LEARNED, _of_bounds(explained, options, named), _of_drift(explained))
+    return " ".join(filter(None, remarks))
 
 
 def _of_trials(trials: Sequence[Trial]) -> str:
@@ -65,6 +69,22 @@ def _of_bounds(explained: Explanation, options: resources_pb2.ServingOptions, na
     return (
         f"The bound of {counted(bound, 'row')} costs speed: {beyond[1]} rows reached {figure(beyond[0])} rows/s, "
         f"within the bound it is {figure(within)}; `inferway tune {named} --max-batch-rows auto` lifts it."
+    )
+
+
+def _of_drift(explained: Explanation) -> str:
+    """Of batches that take far longer than in the trials."""
+    tried: dict[int, float] = {}
+    for trial in explained.status.plan.trials:
+        us = trial.callers * trial.rows * 1e6 / trial.rows_per_second if trial.rows_per_second else math.inf
+        tried[trial.rows] = min(us, tried.get(trial.rows, math.inf))
+    learned = [point for curve in explained.curves for point in curve.points if point.rows in tried]
+    worst = max(learned, key=lambda point: point.compute_us / tried[point.rows], default=None)
+    if worst is None or worst.compute_us < SLOWER * tried[worst.rows]:
+        return ""
+    return (
+        f"Batches of {counted(worst.rows, 'row')} took {duration(worst.compute_us)} of late, and "
+        f"{duration(tried[worst.rows])} in the trials: either their shape is dearer, or the machine was busy."
     )
 
 
