@@ -28,7 +28,7 @@ class Placement:
     memory_growth: bool = True
     """GPU memory is taken as it is needed; otherwise nearly all of the device's at once."""
     xla: bool = False
-    """Clusters of operations are compiled for each shape that comes; TensorFlow alone heeds it."""
+    """Clusters of operations are compiled for each shape that comes; only TensorFlow on a GPU heeds it."""
 
     @property
     def gpu(self) -> int | None:
