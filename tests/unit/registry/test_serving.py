@@ -2,15 +2,43 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from inferway.errors import InvalidField
-from inferway_registry import serving
-from inferway_registry.resources import ServingOptions, VersionPolicy
+from inferway_registry import convert, serving
+from inferway_registry.resources import (
+    Manifest,
+    Model,
+    ModelVersion,
+    Runtime,
+    ServingOptions,
+    VersionConfig,
+    VersionPolicy,
+    VersionState,
+)
+from inferway_registry.store import codec
+
+THEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 NUMBERS = st.frozensets(st.integers(1, 12))
+ASCENDING = st.frozensets(st.integers(1, 1 << 20), max_size=8).map(sorted).map(tuple)
+OPTIONS = st.builds(
+    ServingOptions,
+    max_batch_rows=st.integers(0, 1 << 20),
+    max_queue_delay_us=st.none() | st.integers(0, serving.MAX_QUEUE_DELAY_US),
+    buckets=ASCENDING,
+    instances=st.integers(0, serving.MAX_INSTANCES),
+)
+POLICIES = (
+    st.builds(VersionPolicy, latest=st.integers(0, serving.MAX_KEPT))
+    | st.builds(VersionPolicy, specific=ASCENDING)
+    | st.just(VersionPolicy(every=True))
+)
 
 
 @pytest.mark.parametrize(
@@ -107,3 +135,23 @@ def test_the_log_says_what_was_set():
     assert serving.policy_in_words(VersionPolicy(every=True)) == "all"
     assert serving.policy_in_words(VersionPolicy(specific=(1, 3))) == "1, 3"
     assert serving.policy_in_words(VersionPolicy()) == "none"
+
+
+@given(OPTIONS)
+def test_bounds_survive_the_database_and_the_wire(options: ServingOptions):
+    """A bound of 0 and no bound are two things, and stay two things."""
+    version = ModelVersion(
+        "m", 1, VersionState.PUBLISHED, Runtime.ONNX, Manifest((), ""), (), VersionConfig(), THEN, 1, options
+    )
+
+    assert codec.options_from_json(json.loads(json.dumps(codec.options_to_json(options)))) == options
+    assert convert.serving_options(convert.version_message(version).serving_options) == options
+
+
+@given(POLICIES)
+def test_policies_survive_the_database_and_the_wire(policy: VersionPolicy):
+    """What was set is what is read back."""
+    model = Model("m", (), (), THEN, 1, policy)
+
+    assert codec.policy_from_json(json.loads(json.dumps(codec.policy_to_json(policy)))) == policy
+    assert convert.version_policy(convert.model_message(model).version_policy) == policy
