@@ -16,7 +16,7 @@ IMAGE := build/contract.binpb
 RELEASED := protos/inferway-released.binpb
 ARGS ?=
 
-.PHONY: help setup setup-dev up test check types fmt gen lock bench release-image test-compose soak-loads clean
+.PHONY: help setup setup-dev up test check types fmt gen lock bench bench-engine release-image test-compose soak-loads clean
 
 help: ## Show this text
 	@echo "inferway: serves TensorFlow models over gRPC"
@@ -77,12 +77,21 @@ lock: setup-dev ## Rewrite requirements/ from the pyproject files; ARGS=--upgrad
 bench: setup-dev ## Measure against baselines; ARGS go to the benchmark
 	@exec $(BIN)/python benchmarks/run.py $(ARGS)
 
+bench-engine: setup-dev ## Measure the inference engine against TensorFlow in process
+	@exec $(BIN)/python benchmarks/engine.py $(ARGS)
+
 soak-loads: setup-dev ## Load and unload versions 1,000 times (TensorFlow 50), and count what is left behind
 	@$(BIN)/python -m benchmarks.models build/soak tiny
 	@$(BIN)/python -m tests.soak.loads litert build/soak/litert/tiny inline 1000
 	@$(BIN)/python -m tests.soak.loads litert build/soak/litert/tiny process 1000
 	@$(BIN)/python -m tests.soak.loads litert build/soak/litert/tiny group 1000
 	@$(BIN)/python -m tests.soak.loads tensorflow build/soak/tensorflow/tiny process 50
+
+bench-goodput: setup-dev ## Goodput under overload against fixed-window batchers, in virtual time
+	@exec $(BIN)/python -m benchmarks.goodput $(ARGS)
+
+simulate: setup-dev ## Run the scheduler through thousands of new schedules in virtual time; SCHEDULES=20000 for more
+	@INFERWAY_SIMULATED_SCHEDULES=$(or $(SCHEDULES),4000) $(BIN)/python -m pytest tests/unit/inference/test_simulation.py --timeout 3600 $(ARGS)
 
 release-image: setup-dev $(GEN)/.installed ## At a release only: what the contract may not break from now on
 	@$(GEN)/bin/python tools/gen_protos.py --image $(RELEASED)

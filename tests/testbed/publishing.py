@@ -18,7 +18,9 @@ M = TypeVar("M", bound=Message)
 CHUNK_BYTES = 1024 * 1024
 
 
-def publish(target: str, model: str, directory: Path, alias: str = "") -> resources_pb2.ModelVersion:
+def publish(
+    target: str, model: str, directory: Path, alias: str = "", config: resources_pb2.VersionConfig | None = None
+) -> resources_pb2.ModelVersion:
     """Uploads every file below `directory` as a new version of `model` and returns it."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     manifest = resources_pb2.Manifest(
@@ -34,7 +36,7 @@ def publish(target: str, model: str, directory: Path, alias: str = "") -> resour
     with grpc.insecure_channel(target) as channel:
         call = _Caller(channel)
         request = pb.CreateUploadRequest(
-            model=f"models/{model}", runtime=resources_pb2.RUNTIME_TENSORFLOW, manifest=manifest
+            model=f"models/{model}", runtime=resources_pb2.RUNTIME_TENSORFLOW, manifest=manifest, config=config
         )
         upload = call("CreateUpload", request, pb.CreateUploadResponse).upload
         done = {file.path: file.committed_bytes for file in upload.files}
