@@ -84,6 +84,8 @@ class Stack:
             "SAMPLING_RATIO": "0",
             **own,
         }
+        if service == "inference":
+            values["WARMUP_SECONDS"] = "0.2"  # tests measure nothing
         environment = {prefix + key: value for key, value in values.items()}
         log = self.directory / "logs" / f"{name}.log"
         return ServiceProcess(f"inferway_{service}", target, {**environment, **self.settings.get(service, {})}, log)

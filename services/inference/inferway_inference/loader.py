@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -89,21 +90,35 @@ class Loader:
             self._runtime(spec), path, self._options.threads, low_priority=gently, placement=self._options.placement
         )
 
+        buckets = _buckets(rows) if _compiles_each_shape(self._options.placement) else ()
+        sizes = spec.bounds.buckets or buckets or _sizes(rows)
+
         async def prepare(runner: Runner) -> Tuned:
-            found = await runner.load(order)
+            began = time.monotonic()
+            signatures = match_signatures(spec, await runner.load(order))
             advance(LoadState.WARMING)
-            return await self._warm_up(runner, order, spec, match_signatures(spec, found), _sizes(rows))
+            budget = 0.0 if spec.isolation == "group" else self._options.warmup_seconds
+            fits_twice = self._memory.needed_bytes(spec) < self._memory.free_bytes()
+            options = TuningOptions(budget, time.monotonic() - began, twins=fits_twice)
+            return await self._warm_up(runner, order, signatures, sizes, options)
 
         tuned = await self._ready(spec, prepare)
         self._memory.learn(spec, tuned.runner.memory_bytes())
         if spec.isolation == "process":
             self._supply.loaded(order.runtime)
-        scheduler = Scheduler(replace(self._options.scheduler, max_batch_rows=rows))
+        scheduler = Scheduler(replace(self._options.scheduler, max_batch_rows=rows, buckets=buckets))
         for one in tuned.observed:
             scheduler.latency.observe(one.key, one.rows, one.seconds, crowded=one.crowded)
         chosen = replace(order, threads=tuned.threads, low_priority=True)
         runners = RunnerSet([tuned.runner], tuned.callers, lambda: self._another(spec, chosen, tuned.signatures))
-        plan = ServingPlan(spec.isolation, 1, tuned.callers, tuned.threads, max_batch_rows=rows, trials=tuned.trials)
+        plan = ServingPlan(
+            isolation=spec.isolation,
+            callers=tuned.callers,
+            threads=tuned.threads,
+            buckets=buckets,
+            max_batch_rows=rows,
+            trials=tuned.trials,
+        )
         return Loaded(runners, tuned.signatures, scheduler, plan)
 
     async def _ready(self, spec: VersionSpec, prepare: Callable[[Runner], Awaitable[Tuned]]) -> Tuned:
@@ -126,16 +141,14 @@ class Loader:
         self,
         runner: Runner,
         order: LoadOrder,
-        spec: VersionSpec,
         signatures: list[tuple[int, Signature]],
         sizes: tuple[int, ...],
+        options: TuningOptions,
     ) -> Tuned:
         samples = Samples(read_recorded(order.path, [signature for _, signature in signatures]))
         golden = read_golden(order.path)
         if golden is not None:
             await check_golden(runner, signatures, golden)
-        budget = 0.0 if spec.isolation == "group" else self._options.warmup_seconds
-        options = TuningOptions(budget, twins=self._memory.needed_bytes(spec) < self._memory.free_bytes())
         return await tune(runner, order, signatures, samples, sizes, options)
 
     async def _another(self, spec: VersionSpec, order: LoadOrder, signatures: list[tuple[int, Signature]]) -> Runner:
@@ -157,6 +170,15 @@ class Loader:
 
 def _sizes(max_rows: int) -> tuple[int, ...]:
     return (*(rows for rows in SIZES if rows < max_rows), max_rows)
+
+
+def _compiles_each_shape(placement: Placement) -> bool:
+    """Whether the first batch of each size is slow, so that few sizes are better than many."""
+    return placement.gpu is not None or placement.xla
+
+
+def _buckets(max_rows: int) -> tuple[int, ...]:
+    return (*(1 << power for power in range(max_rows.bit_length()) if 1 << power < max_rows), max_rows)
 
 
 def match_signatures(spec: VersionSpec, found: tuple[Signature, ...]) -> list[tuple[int, Signature]]:

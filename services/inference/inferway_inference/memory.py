@@ -22,6 +22,7 @@ MIB = 1024 * 1024
 RUNTIME_BYTES = {"tensorflow": 450 * MIB, "onnx": 128 * MIB, "litert": 96 * MIB}
 """What a process takes before its first weights, measured; less is taken for runtimes that are not here."""
 OTHER_RUNTIME_BYTES = 48 * MIB
+"""Of other runtimes, and of a version that shares its process."""
 ARTIFACT_FACTOR = 2.0
 """Memory for each byte of files: weights are held once as read and once as the framework wants them."""
 _REMEMBERED = 256
@@ -57,7 +58,8 @@ class MemoryBudget:
         """What one copy of the version takes: as its publisher says, as it was measured here, or as files suggest."""
         measured = self._measured.get((spec.manifest.digest, spec.isolation))
         artifacts = sum(artifact.size_bytes for artifact in spec.manifest.artifacts)
-        runtime = RUNTIME_BYTES.get(spec.runtime, OTHER_RUNTIME_BYTES)
+        alone = spec.isolation == "process"
+        runtime = RUNTIME_BYTES.get(spec.runtime, OTHER_RUNTIME_BYTES) if alone else OTHER_RUNTIME_BYTES
         return spec.memory_bytes or measured or int(runtime + ARTIFACT_FACTOR * artifacts)
 
     def has_room_for_spare(self, runtime: str) -> bool:

@@ -7,6 +7,7 @@ unloaded. A comparison that does not fit into time or memory is left out: a larg
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -20,8 +21,8 @@ from inferway_inference.signatures import Signature
 from inferway_inference.trials import Trial, Way, choose, run_trials
 from inferway_inference.warmup import Observed, WarmUp
 
-TWIN_BUDGETS = 5
-"""A second copy is small beside a first one, whose process had to start; but the version waits for it."""
+TWIN_BUDGETS = 15
+"""A second copy may take as many budgets, and twice as long as the first did: the version waits for it."""
 _DEFAULT_SIGNATURE = "serving_default"
 
 
@@ -44,7 +45,9 @@ class TuningOptions:
     """Within which tuning happens."""
 
     budget_seconds: float = 2.0
-    """For trials, and TWIN_BUDGETS times as much for loading what is compared; 0 turns both off."""
+    """For trials; 0 turns them off."""
+    load_seconds: float = math.inf
+    """How long the first copy took to load."""
     twins: bool = True
     """Whether there is memory for a second copy."""
 
@@ -104,7 +107,7 @@ async def _twin(
     """A copy of one thread; none if it takes too long, or fails."""
     twin = runner.beside()
     try:
-        async with asyncio.timeout(TWIN_BUDGETS * options.budget_seconds):
+        async with asyncio.timeout(min(TWIN_BUDGETS * options.budget_seconds, 2 * options.load_seconds)):
             await twin.load(replace(order, threads=1))
             _, warmed = await _warm_up(twin, signatures, samples, sizes)
     except (InferwayError, TimeoutError):
