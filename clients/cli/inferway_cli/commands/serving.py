@@ -33,6 +33,11 @@ def why(
 ) -> None:
     """Explain how a version is served: who runs it, how fast it is, what waits, and why batches went when they did.
 
+    For each worker: how it runs the model and what it tried before, how long
+    batches of so many rows take, what waits, the rows that gateways may send, and
+    the last batches with the reason of each. The line `In short` at the end says
+    what it comes to. docs/engine.md explains every part.
+
     Examples:
         inferway why digits
         inferway why digits --version 3 --json
