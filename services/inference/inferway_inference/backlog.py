@@ -31,8 +31,10 @@ class Newcomer:
     """For the batch that it will be in, from start to answer."""
     full_seconds: float
     """For a full batch, in which others may be."""
+    batch_work_seconds: float
+    """The work in a full batch."""
     step_seconds: float
-    """Between the starts of one full batch and the next."""
+    """Between the starts of one full batch and the next, with a margin."""
 
 
 @dataclass(slots=True)
@@ -92,7 +94,7 @@ class Backlog:
         for due, ahead in demand:
             if due < newcomer.deadline:
                 continue
-            starts = free_at + (before + ahead) // newcomer.step_seconds * newcomer.step_seconds
+            starts = free_at + (before + ahead) // newcomer.batch_work_seconds * newcomer.step_seconds
             own = due == newcomer.deadline
             worst = max(worst, starts + (newcomer.batch_seconds if own else newcomer.full_seconds) - due)
         return worst

@@ -9,7 +9,7 @@ from inferway_inference.lane import Lane
 from inferway_inference.work import Request
 
 MARGIN = 1.05
-"""For what is between the runner and the caller."""
+"""For what is between the runner and the caller, and for batches that do not follow one another at once."""
 LEAST_RETRY_SECONDS = 0.01
 
 
@@ -27,12 +27,12 @@ def work_in_time(request: Request, lane: Lane, backlog: Backlog, free_at: float)
     everything = backlog.seconds(request.criticality) + work + sizing.batch_seconds * lane.latency.caution
     if everything * MARGIN <= left:
         return work
-    step = sizing.batch_seconds / lane.capacity
+    step = sizing.rows * sizing.row_seconds * MARGIN
     full = _sure_seconds(lane, min(lane.part_rows, lane.queue.rows + request.rows))
     backlog_waits = lane.queue.rows >= sizing.rows  # then a small batch would make others late
     own = full if backlog_waits else _sure_seconds(lane, _batch_rows(request, lane, left))
     own += max(0.0, work - step)
-    newcomer = Newcomer(request.criticality, request.tenant, request.deadline, work, own, full, step)
+    newcomer = Newcomer(request.criticality, request.tenant, request.deadline, work, own, full, step / MARGIN, step)
     late_by = backlog.too_late_by(newcomer, free_at)
     if late_by > 0:
         raise _would_be_late(request, late_by, max(0.0, request.deadline - now + late_by - own))

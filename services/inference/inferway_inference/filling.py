@@ -18,6 +18,8 @@ def fill(lane: Lane, why: Hold, free: int, max_bytes: int, now: float) -> Batch:
     assert first is not None
     if not lane.batchable:
         return Batch([first], DispatchReason.UNBATCHED)
+    if lane.peek() is None:
+        return Batch([first], DispatchReason.FULL if first.rows >= lane.part_rows > 1 else why.reason)
     most = max(first.rows, lane.batch_rows(free, first.rows))
     filling = _Filling(lane, first, most, max_bytes, now)
     head = lane.peek()

@@ -37,11 +37,10 @@ def hold(lane: Lane, now: float, most_seconds: float | None) -> Hold:
     sizing, rows = lane.sizing, lane.queue.rows
     if sizing is None or rows >= sizing.rows or most_seconds == 0 or not lane.batchable:
         return NO_HOLD
-    curve = lane.latency.curve(crowded=sizing.crowded)
-    saved = shared_seconds(curve, rows)
+    saved = shared_seconds(lane.seconds, rows)
     if saved < WORTH_HOLDING_SECONDS:
         return NO_HOLD
-    costs = wait_costs(curve, rows, lane.gap_seconds)
+    costs = wait_costs(lane.seconds, rows, lane.gap_seconds)
     if costs >= 0:
         return Hold(0.0, DispatchReason.IDLE, costs)
     since = now if lane.held_since is None else lane.held_since

@@ -49,7 +49,7 @@ class Lane:
     """Of one key."""
 
     __slots__ = (
-        "_bounds", "_seen", "arrived_at", "batchable", "gap_seconds", "held_since", "latency", "part_rows", "queue",
+        "_bounds", "_seconds", "_seen", "arrived_at", "batchable", "gap_seconds", "held_since", "latency", "part_rows", "queue",
         "running", "sizing",
     )  # fmt: skip
 
@@ -139,9 +139,16 @@ class Lane:
         return anew
 
     def seconds(self, rows: int) -> float:
-        """Expected duration of a batch of `rows`, beside others if there are several callers; 0.0 if unknown."""
-        crowded = self._bounds.capacity > 1
-        return self.latency.seconds(padded(rows, self._bounds.buckets), crowded=crowded) or 0.0
+        """Expected duration of a batch of `rows`, beside others if there are several callers; 0.0 if unknown.
+
+        As it was when the lane was last sized: it is asked for much more often than it changes.
+        """
+        known = self._seconds.get(rows)
+        if known is None:
+            bounds = self._bounds
+            told = self.latency.seconds(padded(rows, bounds.buckets), crowded=bounds.capacity > 1)
+            known = self._seconds[rows] = told or 0.0
+        return known
 
     def work_seconds(self, rows: int, seconds_left: float) -> float:
         """The runner's time that `rows` will take, given that their batch may take `seconds_left`; 0.0 if unknown.
@@ -168,8 +175,7 @@ class Lane:
         waiting, most = self.queue.rows + taken, self._bounds.most_rows
         if self.sizing is None:
             return min(waiting, most)
-        curve = self.latency.curve(crowded=self.sizing.crowded)
-        return min(most, rows_at_once(curve, self.sizing, waiting, free, most))
+        return min(most, rows_at_once(self.seconds, self.sizing, waiting, free, most))
 
     @property
     def capacity(self) -> int:
@@ -188,6 +194,7 @@ class Lane:
 
     def _size(self) -> None:
         bounds = self._bounds
+        self._seconds: dict[int, float] = {}
         self.sizing = best_sizing(self.latency, bounds.capacity, bounds.most_rows, bounds.buckets)
         best = bounds.most_rows if self.sizing is None else self.sizing.rows
         self.part_rows = best if self.batchable else UNSPLIT

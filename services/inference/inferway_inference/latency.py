@@ -60,11 +60,13 @@ class Knot:
 class Curve:
     """Latency by rows. Not a guess: empty until the first batch."""
 
-    __slots__ = ("_usual", "knots")
+    __slots__ = ("_sizes", "_usual", "knots")
 
     def __init__(self) -> None:
         """Nothing is known."""
         self.knots: list[Knot] = []
+        self._sizes: list[int] = []
+        """Their rows."""
         self._usual = USUAL[1]
 
     def observe(self, rows: int, seconds: float) -> None:
@@ -82,7 +84,7 @@ class Curve:
         knots = self.knots
         if not knots:
             return None
-        above = bisect_left(knots, rows, key=_rows)
+        above = bisect_left(self._sizes, rows)
         if above == len(knots):
             return knots[-1].seconds + (rows - knots[-1].rows) * self._slope_beyond()
         upper = knots[above]
@@ -108,11 +110,10 @@ class Curve:
         share = (seconds - lower.seconds) / (upper.seconds - lower.seconds)
         return lower.rows + share * (upper.rows - lower.rows)
 
-    def scaled(self, factor: float) -> Curve:
-        """A first idea of a curve that is like this one but slower or faster; counts as not seen."""
-        curve = Curve()
-        curve.knots = [Knot(knot.rows, knot.seconds * factor) for knot in self.knots]
-        return curve
+    def begin_as(self, other: Curve, factor: float) -> None:
+        """A first idea: like another curve but slower or faster; counts as not seen."""
+        self.knots = [Knot(knot.rows, knot.seconds * factor) for knot in other.knots]
+        self._sizes = [knot.rows for knot in self.knots]
 
     def _slope_beyond(self) -> float:
         """Seconds for each row more than was seen; from one size alone nothing follows, so that others are tried."""
@@ -124,18 +125,19 @@ class Curve:
 
     def _knot_near(self, rows: int, seconds: float) -> Knot:
         size = 1 << ((2 * rows * rows).bit_length() - 1) // 2  # 2 ** round(log2(rows))
-        place = bisect_left(self.knots, size, key=_rows)
+        place = bisect_left(self._sizes, size)
         if place < len(self.knots) and self.knots[place].rows == size:
             return self.knots[place]
         known, here = self.seconds(size), self.seconds(rows)
         ratio = known / here if known and here else size / rows
         knot = Knot(size, seconds * ratio)
         self.knots.insert(place, knot)
+        self._sizes.insert(place, size)
         self._keep_rising(place)
         return knot
 
     def _correct(self, rows: int, away: float) -> None:
-        above = bisect_left(self.knots, rows, key=_rows)
+        above = bisect_left(self._sizes, rows)
         if above == len(self.knots) or above == 0 or self.knots[above].rows == rows:
             self._move(min(above, len(self.knots) - 1), away)
             return
@@ -200,7 +202,7 @@ class Latency:
         """The shape of the other curve is the best that is known of this one."""
         expected = other.seconds(rows)
         if expected:
-            own.knots = other.scaled(seconds / expected).knots
+            own.begin_as(other, seconds / expected)
 
 
 class LatencyModel:
@@ -225,10 +227,6 @@ class LatencyModel:
     def __iter__(self) -> Iterator[tuple[CurveKey, Latency]]:
         """Everything known, the longest unused first."""
         return iter(self._known.items())
-
-
-def _rows(knot: Knot) -> int:
-    return knot.rows
 
 
 def _seconds(knot: Knot) -> float:

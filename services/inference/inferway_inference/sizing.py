@@ -10,9 +10,10 @@ a batch of its own. Both follow from the curve; arrivals without memory make the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from inferway_inference.latency import Curve, Latency, LatencyModel, Speed
+from inferway_inference.latency import Latency, LatencyModel, Speed
 
 OVERHEAD_SECONDS = 0.0002
 """What a batch costs beside compute: joining, the hop to the runner and back, cutting."""
@@ -83,33 +84,33 @@ def _samples(latency: Latency) -> int:
     return sum(knot.samples for curve in (latency.alone, latency.crowded) for knot in curve.knots)
 
 
-def rows_at_once(curve: Curve, sizing: Sizing, waiting: int, free: int, max_rows: int) -> int:
+Seconds = Callable[[int], float]
+"""Expected duration of a batch by rows."""
+
+
+def rows_at_once(seconds: Seconds, sizing: Sizing, waiting: int, free: int, max_rows: int) -> int:
     """Rows of the next batch when `waiting` rows are there and `free` callers have nothing to do."""
     if waiting <= sizing.rows:
-        return _shared(curve, waiting, free)
+        return waiting if free == 1 or waiting == 1 else _shared(seconds, waiting, free)
     if waiting > max_rows or waiting >= 2 * sizing.rows:
         return sizing.rows
-    best, rest, all_rows = (_seconds(curve, rows) for rows in (sizing.rows, waiting - sizing.rows, waiting))
+    best, rest, all_rows = seconds(sizing.rows), seconds(waiting - sizing.rows) + OVERHEAD_SECONDS, seconds(waiting)
     sooner, later = (best + rest - all_rows) * (waiting - sizing.rows), (all_rows - best) * sizing.rows
     return waiting if sooner > later else sizing.rows
 
 
-def _shared(curve: Curve, waiting: int, free: int) -> int:
+def _shared(seconds: Seconds, waiting: int, free: int) -> int:
     """All rows in one batch, or side by side where that is done sooner."""
     share = -(-waiting // free)
-    return share if _seconds(curve, share) < ABOUT_AS_GOOD * _seconds(curve, waiting) else waiting
+    return share if seconds(share) < ABOUT_AS_GOOD * seconds(waiting) else waiting
 
 
-def wait_costs(curve: Curve, rows: int, gap_seconds: float) -> float:
-    """Seconds of latency, summed over requests, that waiting for one more row costs beyond what it saves."""
-    now, more = _seconds(curve, rows), _seconds(curve, rows + 1)
-    return rows * (gap_seconds + more - now) - (shared_seconds(curve, rows) - gap_seconds)
-
-
-def shared_seconds(curve: Curve, rows: int) -> float:
+def shared_seconds(seconds: Seconds, rows: int) -> float:
     """What a batch of `rows` and one of a single row take longer than one batch of all of them."""
-    return _seconds(curve, rows) + _seconds(curve, 1) - _seconds(curve, rows + 1)
+    return seconds(rows) + seconds(1) + OVERHEAD_SECONDS - seconds(rows + 1)
 
 
-def _seconds(curve: Curve, rows: int) -> float:
-    return (curve.seconds(rows) or 0.0) + OVERHEAD_SECONDS
+def wait_costs(seconds: Seconds, rows: int, gap_seconds: float) -> float:
+    """Seconds of latency, summed over requests, that waiting for one more row costs beyond what it saves."""
+    more = seconds(rows + 1) - seconds(rows)
+    return rows * (gap_seconds + more) - (shared_seconds(seconds, rows) - gap_seconds)

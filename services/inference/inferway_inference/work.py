@@ -140,6 +140,11 @@ class Batch:
 
     def __post_init__(self) -> None:
         """Adds the parts up."""
+        if len(self.parts) == 1:
+            [part] = self.parts
+            self.rows = self.padded_rows = part.rows
+            self.requests, self.outputs = [part.payload], tuple(sorted(part.payload.outputs))
+            return
         self.rows = self.padded_rows = sum([part.rows for part in self.parts])
         self.requests = list(dict.fromkeys([part.payload for part in self.parts]))
         wanted = {request.outputs for request in self.requests}

@@ -85,6 +85,10 @@ class Simulation:
         self.requests: dict[int, Request] = {}
         self.endings: dict[int, Ending] = {}
         self.batches: list[Batch] = []
+        self.most_at_once = 0
+        """Batches at the runner."""
+        self.observe: Callable[[], object] = lambda: None
+        """Called after each event."""
         self.poison = set[int]()
         self.deadly = set[int]()
         self._random, self._noise, self._front_seconds = random.Random(seed), noise, front_seconds
@@ -115,6 +119,7 @@ class Simulation:
             when, _, act, arguments = heappop(self._events)
             self.now = max(self.now, when)
             act(*arguments)
+            self.observe()
             if not self._events or self._events[0][0] > self.now:
                 self._decide()
 
@@ -140,6 +145,7 @@ class Simulation:
             self.batches.append(batch)
             self._computing.append(_Computing(batch, self._random.lognormvariate(0, self._noise)))
         if decision.batches:
+            self.most_at_once = max(self.most_at_once, len(self._computing))
             self._reschedule()
         if decision.wake_at is not None and decision.wake_at != self._wake_at:
             self._wake_at = decision.wake_at
@@ -209,8 +215,8 @@ class Simulation:
             self._end(request, "answered", partial.rows)
 
     def _end(self, request: Request, how: str, rows: list[tuple[int, int]] | None = None) -> None:
-        if request.ended and how == "crashed":
-            return  # it was cancelled while it was at the runner, or another part of it crashed too
+        if request.ended and how in ("crashed", "failed"):
+            return  # it was cancelled while it was at the runner, or another part of it had the same end
         assert request.id not in self.endings, f"{request.id} ended twice: {self.endings[request.id].how}, then {how}"
         request.ended = True
         self.endings[request.id] = Ending(how, self.now, rows or [])
