@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from inferway.errors import InferwayError
 from inferway_inference.latency import curve_key
@@ -50,6 +50,7 @@ class TuningOptions:
     """How long the first copy took to load."""
     twins: bool = True
     """Whether there is memory for a second copy."""
+    max_callers: int = field(default_factory=lambda: min(cores(), MAX_CALLERS))
 
 
 async def tune(
@@ -67,14 +68,14 @@ async def tune(
     found, warmed = await _warm_up(runner, signatures, samples, sizes)
     main = _main_signature(found, warmed.usable)
     alone = Tuned(runner, found, 1, order.threads, (), warmed.observed)
-    if main is None or not options.budget_seconds or cores() == 1:
+    if main is None or not options.budget_seconds or options.max_callers == 1:
         return alone
     sizes = tuple(one.rows for one in warmed.observed if one.key[0] == main[1].name)
     copies = [(runner, order.threads, warmed.observed)]
     try:
         if options.twins and not order.threads:
             copies += await _twin(runner, order, found, samples, sizes, options)
-        best = await _compare(alone, copies, main, samples, sizes, options.budget_seconds)
+        best = await _compare(alone, copies, main, samples, sizes, options)
         for copy, _, _ in copies:
             if copy is not best.runner:
                 await copy.stop()
@@ -125,12 +126,14 @@ async def _compare(
     main: tuple[int, Signature],
     samples: Samples,
     sizes: tuple[int, ...],
-    budget_seconds: float,
+    options: TuningOptions,
 ) -> Tuned:
     position, signature = main
-    ways = [Way(runner, threads, callers) for runner, threads, _ in runners for callers in _callers(runner)]
+    ways = [
+        Way(runner, threads, callers) for runner, threads, _ in runners for callers in _callers(options.max_callers)
+    ]
     batches = {rows: samples.inputs(signature, rows, seed=4) for rows in sizes}
-    trials = await run_trials(ways, position, batches, budget_seconds)
+    trials = await run_trials(ways, position, batches, options.budget_seconds)
     best = choose(trials) or ways[0]
     best.runner.set_callers(best.callers)
     seen = next(observed for runner, _, observed in runners if runner is best.runner)
@@ -146,9 +149,8 @@ async def _compare(
     )
 
 
-def _callers(runner: Runner) -> list[int]:
-    """Numbers of callers to try: powers of two up to the cores, and all cores."""
-    most = min(cores(), MAX_CALLERS, runner.slots - 1)
+def _callers(most: int) -> list[int]:
+    """Numbers of callers to try: powers of two, and the most."""
     return sorted({1 << power for power in range(most.bit_length()) if 1 << power <= most} | {most})
 
 

@@ -101,5 +101,6 @@ class FakeRunner:
 
     def _computed(self, inputs: Sequence[Array], done: Done, seconds: float) -> None:
         self._computing -= 1
-        done(Outcome(inputs, None, 0, int(seconds * 1e9)))
+        whole = [Array(one.datatype, one.shape, (b"".join(one.parts),)) for one in inputs]
+        done(Outcome(whole, None, 0, int(seconds * 1e9)))
         self._compute()
