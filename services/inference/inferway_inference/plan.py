@@ -43,11 +43,6 @@ class ServingPlan:
     trials: tuple[PlanTrial, ...] = ()
     """What warm-up compared before it chose."""
 
-    @property
-    def capacity(self) -> int:
-        """Batches that may be at the runners at once."""
-        return self.instances * self.callers
-
 
 @dataclass(frozen=True, slots=True)
 class ServingBounds:
