@@ -16,10 +16,10 @@ from inferway.errors import (
     DeadlineExceeded,
     InferwayError,
     NoWorker,
+    Overloaded,
     QueueFull,
     VersionNotFound,
     WorkerLost,
-    WouldBeLate,
 )
 from inferway_chassis.clock import Clock
 from inferway_chassis.request_queue import Queued, QueueLimits, RequestQueue
@@ -111,7 +111,10 @@ class Dispatcher:
             raise self._refused(envelope, DeadlineExceeded("the deadline has passed", stage="gateway"))
         flight = Flight(envelope, self._loop.create_future())
         self._budget(envelope.endpoint).count_first_attempt()
-        self._place(pool, flight)
+        try:
+            self._place(pool, flight)
+        except Overloaded as refusal:
+            raise self._refused(envelope, refusal) from None
         self._time(flight, seconds_left, self._expire)
         return flight
 
@@ -226,7 +229,7 @@ class Dispatcher:
         flight.failure = flight.failure or error
         try:
             self._place(self._pools.setdefault(flight.envelope.version.name, Pool(self._limits)), flight)
-        except (QueueFull, WouldBeLate):
+        except Overloaded:
             self._settle(flight, error)
         else:
             if self._is_stranded(flight):
@@ -268,7 +271,7 @@ class Dispatcher:
             pool.queue.offer(queued)
         except QueueFull as full:
             full.metadata = {"model": envelope.version.model, "version": str(envelope.version.number)}
-            raise self._refused(envelope, full) from None
+            raise
         pool.forecast.joined(queued)
         flight.queued = queued
         self._pump_later(pool, envelope.version.name)
@@ -278,8 +281,7 @@ class Dispatcher:
         loads = [worker.load_of(version.name) for worker in {lane.worker for lane in pool.lanes}]
         predicted = pool.forecast.late(now, queued, pool.queue, pool.queue.rows, loads)
         if predicted is not None:
-            late = would_be_late(version.model, version.number, predicted, queued.deadline - now)
-            raise self._refused(queued.payload.envelope, late)
+            raise would_be_late(version.model, version.number, predicted, queued.deadline - now)
 
     def _pump(self, pool: Pool) -> None:
         """Binds what waits, in order, for as long as there is room for the next one."""
