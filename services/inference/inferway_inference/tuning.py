@@ -7,19 +7,23 @@ unloaded. A comparison that does not fit into time or memory is left out: a larg
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from inferway.errors import InferwayError
+from inferway.errors import InferwayError, ModelFailed
 from inferway_inference.latency import curve_key
 from inferway_inference.plan import PlanTrial
 from inferway_inference.runner.base import LoadOrder, Runner
 from inferway_inference.runner.host import MAX_CALLERS, cores
 from inferway_inference.samples import Samples
 from inferway_inference.signatures import Signature
+from inferway_inference.tensors import Array
 from inferway_inference.trials import Trial, Way, choose, run_trials
 from inferway_inference.warmup import Observed, WarmUp
+
+_LOG = logging.getLogger(__name__)
 
 TWIN_BUDGETS = 15
 """A second copy may take as many budgets, and twice as long as the first did: the version waits for it."""
@@ -133,7 +137,7 @@ async def _compare(
         Way(runner, threads, callers) for runner, threads, _ in runners for callers in _callers(options.max_callers)
     ]
     batches = {rows: samples.inputs(signature, rows, seed=4) for rows in sizes}
-    trials = await run_trials(ways, position, batches, options.budget_seconds)
+    trials = await _tried(ways, position, batches, options.budget_seconds)
     best = choose(trials) or ways[0]
     best.runner.set_callers(best.callers)
     seen = next(observed for runner, _, observed in runners if runner is best.runner)
@@ -147,6 +151,17 @@ async def _compare(
     return replace(
         alone, runner=best.runner, callers=best.callers, threads=best.threads, trials=shown, observed=[*seen, *crowded]
     )
+
+
+async def _tried(
+    ways: Sequence[Way], position: int, batches: Mapping[int, list[Array]], budget_seconds: float
+) -> list[Trial]:
+    """Nothing, if a call failed that did not fail alone: then it is run as it was."""
+    try:
+        return await run_trials(ways, position, batches, budget_seconds)
+    except ModelFailed as error:
+        _LOG.warning("how a version runs best was not found out", extra={"cause": error.message})
+        return []
 
 
 def _callers(most: int) -> list[int]:

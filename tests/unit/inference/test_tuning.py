@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from inferway_inference.runner.base import LoadOrder
+from inferway.errors import ModelFailed
+from inferway_inference.runner.base import Done, LoadOrder, Outcome
 from inferway_inference.samples import Samples, repeated
 from inferway_inference.tensors import Array
 from inferway_inference.tuning import Tuned, TuningOptions, tune
@@ -71,6 +73,26 @@ async def test_without_room_or_by_order_there_is_no_second_copy():
 
     result = await tuned(machine, budget=0.0)
     assert (result.trials, [one.rows for one in result.observed]) == ((), [1, 8, 32])
+
+
+async def test_a_model_that_fails_side_by_side_is_run_by_one_caller():
+    """It can serve as it did in warm-up; a worse way is no reason to serve nothing."""
+
+    class Jealous(FakeRunner):
+        def call(
+            self, signature: int, inputs: Sequence[Array], outputs: tuple[int, ...], done: Done, traceparent: str = ""
+        ) -> None:
+            if self.callers > 1:
+                asyncio.get_running_loop().call_soon(done, Outcome(error=ModelFailed("not two", cause="two")))
+            else:
+                super().call(signature, inputs, outputs, done, traceparent)
+
+    runner = Jealous(lambda *_: 0.001)
+    options = TuningOptions(0.1, twins=False, max_callers=2)
+    result = await tune(runner, ORDER, [(0, SIGNATURE)], Samples({}), (1, 8), options)
+
+    assert (result.callers, result.trials, runner.callers) == (1, (), 1)
+    assert not runner.stopped.is_set()
 
 
 async def test_large_batches_that_do_not_pay_are_not_tried():
