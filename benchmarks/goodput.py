@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 from inferway_inference.latency import CurveKey
-from inferway_inference.scheduler import Decision, Scheduler, SchedulerOptions
-from inferway_inference.work import Batch, DispatchReason, Part, Request
+from inferway_inference.scheduler import Scheduler, SchedulerOptions
+from inferway_inference.work import Batch, Decision, DispatchReason, Part, Request
 from tests.unit.inference.requests import admitted
 from tests.unit.inference.simulator import Machine, Schedules, Simulation
 

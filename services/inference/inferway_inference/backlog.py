@@ -52,6 +52,8 @@ class Backlog:
     def __init__(self) -> None:
         """Nothing waits."""
         self._classes: dict[int, _Class] = {}
+        self.total_seconds = 0.0
+        """Of all work."""
 
     def add(self, part: Part, now: float) -> None:
         """A part waits; its `work_seconds` must be set and not change until it is removed."""
@@ -64,6 +66,7 @@ class Backlog:
         due = group.tenants.setdefault(part.tenant, {})
         due[part.due] = due.get(part.due, 0.0) + part.work_seconds
         group.seconds += part.work_seconds
+        self.total_seconds += part.work_seconds
 
     def remove(self, part: Part) -> None:
         """A part does not wait any more."""
@@ -73,6 +76,7 @@ class Backlog:
         due = group.tenants[part.tenant]
         due[part.due] -= part.work_seconds
         group.seconds -= part.work_seconds
+        self.total_seconds -= part.work_seconds
         if due[part.due] < _SETTLED:
             del due[part.due]
             if not due:
@@ -103,6 +107,8 @@ class Backlog:
         del group.tenants[part.tenant]
         if not group.tenants:
             del self._classes[part.criticality]
+        if not self._classes:
+            self.total_seconds = 0.0  # sums of floats drift
 
 
 def _demand(group: _Class, newcomer: Newcomer) -> Iterator[tuple[float, float]]:

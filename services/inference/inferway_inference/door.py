@@ -19,14 +19,19 @@ def work_in_time(request: Request, lane: Lane, backlog: Backlog, free_at: float)
     `free_at` is when the runner can take the next batch. Raises WouldBeLate if the request, or one that waits already,
     would be late.
     """
-    now, sizing = request.received_at, lane.sizing
-    if sizing is None or lane.is_stale(now):
+    sizing = lane.sizing
+    if sizing is None:
         return 0.0
-    left = request.deadline - free_at
+    left, work = request.deadline - free_at, request.rows * sizing.row_seconds
+    if (backlog.total_seconds + work + sizing.batch_seconds * lane.latency.caution) * MARGIN <= left:
+        return work  # it is in time though it were the last of all, and so is everybody who is due later
+    return work if lane.is_stale(request.received_at) else _tight_work(request, lane, backlog, free_at)
+
+
+def _tight_work(request: Request, lane: Lane, backlog: Backlog, free_at: float) -> float:
+    sizing, now, left = lane.sizing, request.received_at, request.deadline - free_at
+    assert sizing is not None
     work = lane.work_seconds(request.rows, left)
-    everything = backlog.seconds(request.criticality) + work + sizing.batch_seconds * lane.latency.caution
-    if everything * MARGIN <= left:
-        return work
     step = sizing.rows * sizing.row_seconds * MARGIN
     full = _sure_seconds(lane, min(lane.part_rows, lane.queue.rows + request.rows))
     backlog_waits = lane.queue.rows >= sizing.rows  # then a small batch would make others late

@@ -14,6 +14,8 @@ from inferway_inference.work import Part, Request
 
 SIZED_EVERY = 8
 """Batches, after the first ones: what is learned from one changes little."""
+TAUGHT_AT_FIRST, SHORT_SECONDS, SHORT_TEACH_EVERY = 32, 0.002, 4
+"""Of short batches, after the first ones, only some are learned from: there are many, and learning costs as much."""
 GAP_WEIGHT = 1 / 16
 LONGEST_GAP_SECONDS = 0.02
 """Between arrivals; nothing is ever held open for longer ones, and shorter ones are noticed soon."""
@@ -49,8 +51,8 @@ class Lane:
     """Of one key."""
 
     __slots__ = (
-        "_bounds", "_seconds", "_seen", "arrived_at", "batchable", "gap_seconds", "held_since", "latency", "part_rows", "queue",
-        "running", "sizing",
+        "_bounds", "_seconds", "_seen", "arrived_at", "batchable", "gap_seconds", "held_since", "latency", "part_rows",
+        "queue", "running", "sizing",
     )  # fmt: skip
 
     def __init__(self, request: Request, latency: Latency, bounds: Bounds) -> None:
@@ -130,7 +132,8 @@ class Lane:
     def finished(self, rows: int, seconds: float, now: float, *, crowded: bool | None) -> bool:
         """A batch was computed; `crowded` is None if it began alone and ended beside others. True if sized anew."""
         self.latency.seen_at = now
-        if crowded is not None:
+        taught = self._seen < TAUGHT_AT_FIRST or seconds > SHORT_SECONDS or not self._seen % SHORT_TEACH_EVERY
+        if taught and crowded is not None:
             self.latency.observe(rows, seconds, crowded=crowded)
         self._seen += 1
         anew = self._seen <= SIZED_EVERY or self._seen % SIZED_EVERY == 0

@@ -30,7 +30,7 @@ from inferway_inference.latency import LatencyModel, Speed
 from inferway_inference.plan import ServingBounds
 from inferway_inference.quarantine import Quarantine
 from inferway_inference.sizing import speed_of
-from inferway_inference.work import Batch, DispatchReason, Part, Request
+from inferway_inference.work import Batch, Decision, DispatchReason, Part, Request
 
 PIPELINE_BELOW_SECONDS = 0.002
 """One more batch waits at the runner while a batch this short computes: the hop between processes then costs no idle
@@ -51,20 +51,6 @@ class SchedulerOptions:
     limits: QueueLimits = field(default_factory=QueueLimits)
     buckets: tuple[int, ...] = ()
     """Rows to which batches are padded, ascending."""
-
-
-@dataclass(slots=True)
-class Decision:
-    """What to do now."""
-
-    batches: list[Batch]
-    """To dispatch, in order."""
-    expired: list[Request]
-    """To be told that their deadline passed, or cannot be met any more."""
-    wake_at: float | None = None
-    """When to decide again if nothing happens before."""
-    overdue: bool = False
-    """A runner has computed one batch for longer than is permitted."""
 
 
 class Scheduler:
@@ -91,6 +77,8 @@ class Scheduler:
         """By dispatch."""
         self._suspect: Batch | None = None
         """At the runner, alone."""
+        self._next_free_at = 0.0
+        """When the runners are expected to have room for another batch; in the past if they have."""
         self._crowd = Crowd()
 
     @property
@@ -124,6 +112,7 @@ class Scheduler:
     def set_capacity(self, capacity: int) -> None:
         """So many batches may compute at once from now on."""
         self.capacity = capacity
+        self._note_free()
         self._rebound()
 
     def rebound(self, bounds: ServingBounds) -> None:
@@ -221,6 +210,7 @@ class Scheduler:
             lane.queue.remove(part)
             self._left(part)
         self._running.clear()
+        self._note_free()
         self._groups.clear()
         self._lanes.clear()
         self._crowd.clear()
@@ -274,10 +264,11 @@ class Scheduler:
 
     def _free_at(self, now: float) -> float:
         """When a runner is expected to begin another batch."""
+        return max(now, self._next_free_at)
+
+    def _note_free(self) -> None:
         beyond = len(self._running) - self.capacity
-        if beyond < 0:
-            return now
-        return max(now, sorted([batch.expected_end for batch in self._running])[beyond])
+        self._next_free_at = 0.0 if beyond < 0 else sorted([batch.expected_end for batch in self._running])[beyond]
 
     def _most_urgent(self) -> Lane:
         lanes = [lane for lane in self._lanes.values() if lane.queue.items]
@@ -319,6 +310,7 @@ class Scheduler:
         batch.expected_end = self._free_at(now) + expected
         batch.dispatched_at = now
         self._running[batch] = lane
+        self._note_free()
         lane.running += 1
         self._crowd.enter(batch, now)
         oldest = min([request.received_at for request in batch.requests])
@@ -331,6 +323,7 @@ class Scheduler:
     def _left_runner(self, batch: Batch, now: float, compute_seconds: float = 0.0) -> tuple[Lane, float]:
         """Its lane, and how many computed beside it."""
         lane = self._running.pop(batch)
+        self._note_free()
         lane.running -= 1
         if self._suspect is batch:
             self._suspect = None

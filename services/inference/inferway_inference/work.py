@@ -154,3 +154,17 @@ class Batch:
     def signature(self) -> Signature:
         """The signature that all of them call."""
         return self.requests[0].signature
+
+
+@dataclass(slots=True)
+class Decision:
+    """What a scheduler says to do now."""
+
+    batches: list[Batch]
+    """To dispatch, in order."""
+    expired: list[Request]
+    """To be told that their deadline passed, or cannot be met any more."""
+    wake_at: float | None = None
+    """When to decide again if nothing happens before."""
+    overdue: bool = False
+    """A runner has computed one batch for longer than is permitted."""

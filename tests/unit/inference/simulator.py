@@ -13,8 +13,7 @@ from heapq import heappop, heappush
 from typing import Any, Protocol
 
 from inferway.errors import InferwayError
-from inferway_inference.scheduler import Decision
-from inferway_inference.work import Batch, Request
+from inferway_inference.work import Batch, Decision, Request
 
 FRONT_SECONDS = 0.0002
 """From the end of compute until the scheduler hears of it, unless told otherwise."""
