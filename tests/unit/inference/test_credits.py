@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferway_inference.credits import CreditPool
+from inferway_inference.credits import CreditPool, window_rows
+from inferway_inference.latency import Speed
 
 
 def test_links_share_the_window_and_get_back_what_is_answered():
@@ -40,3 +41,22 @@ def test_a_link_that_has_all_its_answers_can_always_send(events: list[tuple[str,
         credit[link] -= rows
         pool.finished(link, rows)
         credit[link] += pool.take_due(link)
+
+
+def test_the_window_follows_what_was_learned():
+    """Two batches for each caller: more would wait in the worker, where nobody else can take it."""
+    assert window_rows(Speed(rows_per_second=140), best_rows=1, max_rows=64, capacity=2) == 6
+    assert window_rows(Speed(rows_per_second=2000), best_rows=32, max_rows=64, capacity=1) == 64
+    assert window_rows(Speed(rows_per_second=900_000), best_rows=64, max_rows=64, capacity=1) == 128
+    assert window_rows(Speed(), best_rows=64, max_rows=64, capacity=1) == 128, "nothing is known yet"
+
+
+def test_a_smaller_window_takes_nothing_back():
+    """What was granted is the gateway's to send; it only gets no more for a while."""
+    pool = CreditPool(100)
+    pool.take_due("a")
+    pool.resize(10, Speed())
+    pool.finished("a", 85)
+    assert pool.take_due("a") == 0
+    pool.finished("a", 10)
+    assert pool.take_due("a") == 5
