@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,7 +51,9 @@ def echoed(batch: Batch) -> list[Array]:
     st.integers(0, 3),
     st.randoms(use_true_random=False),
 )
-def test_parts_come_together_as_they_were(sizes: list[int], part_rows: int, together: int, padding: int, random):
+def test_parts_come_together_as_they_were(
+    sizes: list[int], part_rows: int, together: int, padding: int, random: Random
+):
     """Whatever batches they were in, beside whomever, in whatever order these were computed."""
     requests = [request_of(number, rows, part_rows) for number, rows in enumerate(sizes)]
     parts = [part for request in requests for part in request.parts]
