@@ -56,6 +56,7 @@ class _Version:
     executor: Executor | None = None
     runners: RunnerSet | None = None
     plan: ServingPlan | None = None
+    """Kept through crashes: what was found out before need not be found out again."""
     quarantine: Quarantine = field(default_factory=Quarantine)
     task: asyncio.Task[None] | None = None
 
@@ -211,6 +212,7 @@ class Lifecycle:
                 lambda state: self._set_state(held, state),
                 gently=bool(self.ready()),
                 apart=held.crashes >= APART_AFTER_CRASHES,
+                like=held.plan,
             )
         except asyncio.CancelledError:
             self._set_state(held, LoadState.UNLOADED)
@@ -271,7 +273,7 @@ class Lifecycle:
     def _clear(self, held: _Version) -> None:
         """Answers what a crashed runner held, and gives back in the background what is left of it."""
         executor, runners = held.executor, held.runners
-        held.executor = held.runners = held.plan = None
+        held.executor = held.runners = None
         if executor is not None:
             executor.close()
         if runners is not None:

@@ -69,11 +69,19 @@ class Loader:
         """Takes files from `store`, runners from `supply`, and no more than `memory` has."""
         self._store, self._supply, self._memory, self._options = store, supply, memory, options
 
-    async def load(self, spec: VersionSpec, advance: Advance, *, gently: bool, apart: bool = False) -> Loaded:
+    async def load(
+        self,
+        spec: VersionSpec,
+        advance: Advance,
+        *,
+        gently: bool,
+        apart: bool = False,
+        like: ServingPlan | None = None,
+    ) -> Loaded:
         """Tells `advance` about each step after the download.
 
         `gently`: others serve meanwhile, so let them go first. `apart`: its group crashed again and again, so it gets a
-        process of its own, whoever is to blame.
+        process of its own, whoever is to blame. `like`: how it ran before it crashed; it is not tuned again.
 
         Raises InferwayError; DoesNotFit before anything is done. Leaves no process behind if it fails or is cancelled.
         """
@@ -82,13 +90,14 @@ class Loader:
         with self._memory.reserved(spec):
             path = await self._store.fetch(spec.name, spec.manifest)
             advance(LoadState.LOADING)
-            return await self._load(spec, path, advance, gently=gently)
+            return await self._load(spec, path, advance, like, gently=gently)
 
-    async def _load(self, spec: VersionSpec, path: Path, advance: Advance, *, gently: bool) -> Loaded:
+    async def _load(
+        self, spec: VersionSpec, path: Path, advance: Advance, like: ServingPlan | None, *, gently: bool
+    ) -> Loaded:
         rows = spec.max_batch_rows or self._options.scheduler.max_batch_rows
-        order = LoadOrder(
-            self._runtime(spec), path, self._options.threads, low_priority=gently, placement=self._options.placement
-        )
+        threads = like.threads if like else self._options.threads
+        order = LoadOrder(self._runtime(spec), path, threads, gently, self._options.placement)
 
         buckets = _buckets(rows) if _compiles_each_shape(self._options.placement) else ()
         sizes = spec.bounds.buckets or buckets or _sizes(rows)
@@ -97,12 +106,14 @@ class Loader:
             began = time.monotonic()
             signatures = match_signatures(spec, await runner.load(order))
             advance(LoadState.WARMING)
-            budget = 0.0 if spec.isolation == "group" else self._options.warmup_seconds
+            budget = 0.0 if like or spec.isolation == "group" else self._options.warmup_seconds
             fits_twice = self._memory.needed_bytes(spec) < self._memory.free_bytes()
             options = TuningOptions(budget, time.monotonic() - began, twins=fits_twice)
             return await self._warm_up(runner, order, signatures, sizes, options)
 
         tuned = await self._ready(spec, prepare)
+        if like:
+            tuned.callers, tuned.trials = like.callers, like.trials
         self._memory.learn(spec, tuned.runner.memory_bytes())
         if spec.isolation == "process":
             self._supply.loaded(order.runtime)
