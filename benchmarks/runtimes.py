@@ -1,4 +1,4 @@
-"""The three runtimes on the same weights: `python -m benchmarks.runtimes [--models DIR] [--seconds S] [--json FILE]`.
+"""The three runtimes on the same weights: `python -m benchmarks.runtimes [NAME...] [--models DIR] [--json FILE]`.
 
 Each runtime computes in this process, called as a runner calls it. For every batch size and way of using the cores
 (one caller with one thread, one caller with all threads, as many single-threaded callers as cores) the runtimes take
@@ -104,6 +104,7 @@ def _take_turns(
 def main() -> None:
     """Prints the table, in Markdown."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", default=[*WIDTHS], metavar="NAME", help=f"of {', '.join(WIDTHS)}")
     parser.add_argument("--models", type=Path, help="what benchmarks.models wrote")
     parser.add_argument("--seconds", type=float, default=0.4, help="of every turn")
     parser.add_argument("--json", type=Path, help="where the figures go as well")
@@ -114,7 +115,7 @@ def main() -> None:
             subprocess.run(
                 [sys.executable, "-m", "benchmarks.models", temporary], check=True, stderr=subprocess.DEVNULL
             )
-        table = [row for model in WIDTHS for row in measure(model, models, options.seconds)]
+        table = [row for model in options.names for row in measure(model, models, options.seconds)]
     print("| model | rows | runtime | rows/s | best with | largest difference |\n|---|---|---|---|---|---|")
     for row in table:
         figures = f"{row['rows_per_second']:,.0f} | {row['best']} | {row['difference']:.1e}"

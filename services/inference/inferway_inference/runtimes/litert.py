@@ -1,8 +1,8 @@
 """LiteRT models (`.tflite`) on the CPU, quantised ones with the integers they were made for.
 
-An interpreter computes one call at a time, so there are as many as there were callers at once, each with a packed copy
-of its own of the weights. A call with other shapes than the one before makes its interpreter plan its memory anew, which
-takes 0.1 ms for a small model. An interpreter that failed is not used again.
+An interpreter computes one call at a time, so there are as many as there were callers at once, each with its own packed
+copy of the weights. After a call with other shapes than the one before it plans its memory anew, which takes 0.1 ms for
+a small model. An interpreter that failed is not used again.
 """
 
 from __future__ import annotations
