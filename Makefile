@@ -16,7 +16,7 @@ IMAGE := build/contract.binpb
 RELEASED := protos/inferway-released.binpb
 ARGS ?=
 
-.PHONY: help setup setup-dev up test check types fmt gen lock bench bench-engine release-image test-compose soak-loads clean
+.PHONY: help setup setup-dev up test check types fmt gen lock bench bench-engine release-image test-compose abuse soak-loads clean
 
 help: ## Show this text
 	@echo "inferway: serves TensorFlow models over gRPC"
@@ -79,6 +79,9 @@ bench: setup-dev ## Measure against baselines; ARGS go to the benchmark
 
 bench-engine: setup-dev ## Measure the inference engine against TensorFlow in process
 	@exec $(BIN)/python benchmarks/engine.py $(ARGS)
+
+abuse: setup-dev ## A worker under a minute of everything at once; every answer is checked
+	@INFERWAY_ABUSE_SECONDS=60 $(BIN)/python -m pytest -q -s --timeout 300 tests/e2e/test_abuse.py
 
 soak-loads: setup-dev ## Load and unload versions 1,000 times (TensorFlow 50), and count what is left behind
 	@$(BIN)/python -m benchmarks.models build/soak tiny

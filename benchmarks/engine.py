@@ -109,7 +109,7 @@ class Engine:
 
     def load(self, payload: Path, concurrency: int, seconds: float) -> dict[str, Any]:
         """Closed loop on the worker."""
-        return loadgen.unary(OUT / "bin" / "grpcload", self.target, INFER, payload, concurrency, seconds)
+        return loadgen.unary(OUT / "bin", self.target, INFER, payload, concurrency, seconds)
 
     def plan(self, name: str) -> str:
         """How the worker runs it, in a line."""
