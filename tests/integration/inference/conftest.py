@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
+from inferway.datatypes import Datatype
 from inferway_chassis.server import Server
 from inferway_chassis.testing import serving
 from inferway_inference.app import running
@@ -39,6 +40,32 @@ def fake_model(operation: str = "affine", width: int = 4, **parameters: Any) -> 
 def runners() -> list[psutil.Process]:
     """Runner processes of this process."""
     return [child for child in psutil.Process().children() if "inferway_inference.runner" in child.cmdline()]
+
+
+@pytest.fixture(scope="session")
+def fake_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same models as `make_savedmodels` makes, but for `tiny`."""
+    directory = tmp_path_factory.mktemp("fake")
+    identity = {
+        "inputs": {kind.name.lower(): [kind.name, [-1, 2]] for kind in Datatype},
+        "outputs": {f"y_{kind.name.lower()}": [kind.name, [-1, 2]] for kind in Datatype},
+        "operation": "identity",
+    }
+    text = {
+        "inputs": {"bytes": ["BYTES", [-1, 2]]},
+        "outputs": {"y_bytes": ["BYTES", [-1, 2]]},
+        "operation": "identity",
+    }
+    models = {
+        "affine": fake_model()[FILE],
+        "total": fake_model("total")[FILE],
+        "text": json.dumps({"signatures": {"serving_default": text}}).encode(),
+        "identity": json.dumps({"signatures": {"serving_default": identity}}).encode(),
+    }
+    for name, content in models.items():
+        (directory / name).mkdir()
+        (directory / name / FILE).write_bytes(content)
+    return directory
 
 
 @pytest.fixture(scope="session")

@@ -1,9 +1,8 @@
-"""What every runtime must do, asked of each in a real runner process: the fake one and TensorFlow."""
+"""A real runner process with the fake runtime and TensorFlow; what every runtime must do is in test_runtimes.py."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
 import sys
@@ -15,34 +14,12 @@ import psutil
 import pytest
 
 from inferway.datatypes import ITEM_BYTES, Datatype
-from inferway.errors import CorruptArtifact, InferwayError, ModelFailed, RunnerCrashed, VersionLoadFailed
+from inferway.errors import CorruptArtifact, InferwayError, ModelFailed, RunnerCrashed
 from inferway_inference.runner.base import LoadOrder, Outcome
 from inferway_inference.runner.process import RunnerProcess
-from inferway_inference.runtimes.fake import FILE
 from inferway_inference.samples import synthetic_inputs
 from inferway_inference.signatures import Signature
 from inferway_inference.tensors import Array
-from tests.integration.inference.conftest import fake_model
-
-
-@pytest.fixture(scope="session")
-def fake_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same models as `make_savedmodels` makes."""
-    directory = tmp_path_factory.mktemp("fake")
-    identity = {
-        "inputs": {kind.name.lower(): [kind.name, [-1, 2]] for kind in Datatype},
-        "outputs": {f"y_{kind.name.lower()}": [kind.name, [-1, 2]] for kind in Datatype},
-        "operation": "identity",
-    }
-    models = {
-        "affine": fake_model()[FILE],
-        "total": fake_model("total")[FILE],
-        "identity": json.dumps({"signatures": {"serving_default": identity}}).encode(),
-    }
-    for name, content in models.items():
-        (directory / name).mkdir()
-        (directory / name / FILE).write_bytes(content)
-    return directory
 
 
 @pytest.fixture(params=["fake", pytest.param("tensorflow", marks=pytest.mark.tensorflow)])
@@ -89,26 +66,6 @@ def floats(*values: float) -> Array:
     return Array(Datatype.FP32, (len(values) // 4, 4), (np.array(values, "f4").tobytes(),))
 
 
-async def test_signatures_are_what_the_model_says(runner: RunnerProcess, runtime: tuple[str, Path]):
-    """Names, datatypes and shapes decide what is batched and what is refused."""
-    signature = await load(runner, runtime, "affine")
-
-    assert (signature.name, signature.batchable) == ("serving_default", True)
-    assert [(spec.name, spec.datatype, spec.shape) for spec in (*signature.inputs, *signature.outputs)] == [
-        ("x", Datatype.FP32, (-1, 4)),
-        ("y", Datatype.FP32, (-1, 4)),
-    ]
-
-
-async def test_a_signature_without_rows_is_seen(runner: RunnerProcess, runtime: tuple[str, Path]):
-    """It must not be batched."""
-    signature = await load(runner, runtime, "total")
-    [raw] = await call(runner, [floats(1, 2, 3, 4)])
-
-    assert not signature.batchable
-    assert raw == floats(10, 0, 0, 0).parts[0][:4]
-
-
 async def test_every_datatype_goes_in_and_comes_out(runner: RunnerProcess, runtime: tuple[str, Path]):
     """All fourteen of the protocol, BYTES and bfloat16 among them, inline and through shared memory."""
     signature = await load(runner, runtime, "identity")
@@ -138,24 +95,6 @@ async def test_a_refused_input_fails_that_call_alone(runner: RunnerProcess, runt
     assert sys.prefix not in caught.value.message, "no path of this machine"
 
     assert await call(runner, [floats(1, 2, 3, 4)]) == [floats(2, 4, 6, 8).parts[0]]
-
-
-@pytest.mark.parametrize("damage", ["truncate", "garble", "remove"])
-async def test_damaged_files_fail_the_load_and_are_named(
-    runner: RunnerProcess, runtime: tuple[str, Path], damage: str, tmp_path: Path
-):
-    """Whoever published the model must see what to look at; the process must not crash on it."""
-    name, folder = runtime
-    copy = shutil.copytree(folder / "affine", tmp_path / "copy")
-    main = next(path for path in copy.iterdir() if path.name in ("saved_model.pb", FILE))
-    content = main.read_bytes()
-    main.unlink()
-    if damage != "remove":
-        main.write_bytes(content[: len(content) // 2] if damage == "truncate" else content[::-1])
-
-    with pytest.raises((CorruptArtifact, VersionLoadFailed)) as caught:
-        await load(runner, (name, tmp_path), "copy")
-    assert str(tmp_path) not in caught.value.message
 
 
 @pytest.mark.tensorflow

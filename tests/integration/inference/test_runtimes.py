@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import threading
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 from numpy.typing import NDArray
 
@@ -25,36 +25,10 @@ from inferway_registry.model_file import read_signatures
 from inferway_registry.resources import Manifest
 from inferway_registry.resources import Runtime as RegistryRuntime
 from tests.integration.inference import onnx_fixtures
-from tests.integration.inference.conftest import fake_model
+from tests.testbed.onnx_models import perceptron
 
 MODEL_FILES = {"fake": FILE, "tensorflow": "saved_model.pb", "onnx": "model.onnx", "litert": "model.tflite"}
 NAME = "serving_default"
-
-
-@pytest.fixture(scope="session")
-def fake_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same models as `make_savedmodels` makes, but for `tiny`."""
-    directory = tmp_path_factory.mktemp("fake")
-    identity = {
-        "inputs": {kind.name.lower(): [kind.name, [-1, 2]] for kind in Datatype},
-        "outputs": {f"y_{kind.name.lower()}": [kind.name, [-1, 2]] for kind in Datatype},
-        "operation": "identity",
-    }
-    text = {
-        "inputs": {"bytes": ["BYTES", [-1, 2]]},
-        "outputs": {"y_bytes": ["BYTES", [-1, 2]]},
-        "operation": "identity",
-    }
-    models = {
-        "affine": fake_model()[FILE],
-        "total": fake_model("total")[FILE],
-        "text": json.dumps({"signatures": {NAME: text}}).encode(),
-        "identity": json.dumps({"signatures": {NAME: identity}}).encode(),
-    }
-    for name, content in models.items():
-        (directory / name).mkdir()
-        (directory / name / FILE).write_bytes(content)
-    return directory
 
 
 @pytest.fixture(scope="session")
@@ -290,6 +264,29 @@ def test_strings_beside_bfloat16_are_refused_by_onnx(onnx_models: Path):
     """At loading, in plain words: its package could answer no call."""
     with pytest.raises(VersionLoadFailed, match="strings beside bfloat16"):
         load(open_runtime("onnx"), onnx_models / "both")
+
+
+def test_weights_of_an_onnx_model_may_lie_in_files_of_their_own(tmp_path: Path):
+    """Large models have no other way; a file that is damaged is told from the model."""
+    model = perceptron({"w0": np.ones((4, 1), "f4"), "b0": np.ones(1, "f4")}, softmax=False)
+    onnx.save(model, tmp_path / "model.onnx", save_as_external_data=True, location="w.bin", size_threshold=0)
+    runtime = open_runtime("onnx")
+    load(runtime, tmp_path)
+    assert call(runtime, {"x": np.ones((1, 4), "f4")})["y"].tolist() == [[5]]
+
+    (tmp_path / "w.bin").write_bytes(b"short")
+    with pytest.raises(VersionLoadFailed, match="External initializer: b0 offset: 16 size to read: 4") as caught:
+        load(open_runtime("onnx"), tmp_path)
+    assert str(tmp_path) not in caught.value.message
+
+
+def test_an_onnx_model_that_is_too_new_says_what_would_do(tmp_path: Path):
+    """Exporters run ahead of workers; the publisher can export for an older operator set."""
+    model = onnx_fixtures.total()
+    model.opset_import[0].version = 99
+    (tmp_path / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(VersionLoadFailed, match="Opset 99 is under development"):
+        load(open_runtime("onnx"), tmp_path)
 
 
 @pytest.mark.tensorflow

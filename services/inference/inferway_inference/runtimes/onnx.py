@@ -12,6 +12,7 @@ have both.
 from __future__ import annotations
 
 import ctypes
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ SIGNATURE = "serving_default"
 _ONNX_BFLOAT16 = 16
 _SILENT = 4
 _CUDA = "CUDAExecutionProvider"
+_NOISE = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : |\S+\.(cc|h):\d+ ([^()]*\([^()]*\) )?")
 _DATATYPES = {
     "tensor(bool)": Datatype.BOOL,
     "tensor(uint8)": Datatype.UINT8,
@@ -190,5 +192,5 @@ def _from_value(value: Any) -> NDArray[Any]:
 
 
 def _cause(error: Exception) -> str:
-    """Its words without the code before them: `[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : …`."""
-    return plain_cause(str(error).rpartition("Status Message: ")[2] or str(error))
+    """Its words without codes, as `[ONNXRuntimeError] : 2 : INVALID_ARGUMENT : `, and places in its source."""
+    return plain_cause(_NOISE.sub("", str(error).rpartition("Status Message: ")[2] or str(error)))
