@@ -25,7 +25,7 @@ SECONDS = float(os.environ.get("INFERWAY_ABUSE_SECONDS", "12"))
 SEED = int(os.environ.get("INFERWAY_ABUSE_SEED", "20"))
 IN_FLIGHT = 48
 TINY, FUSSY = "models/tiny/versions/1", "models/fussy/versions/1"
-CRASHED = frozenset({"RUNNER_CRASHED", "VERSION_NOT_READY", "WOULD_BE_LATE"})
+CRASHED = frozenset({"RUNNER_CRASHED", "VERSION_NOT_READY"})
 """What any request may be told while its model's process is killed under it, and while it comes back."""
 
 Check = Callable[[pb.Answer], bool]
@@ -132,7 +132,10 @@ class Abuser:
         if kind in {"valid", "several"} and self.chance.random() < 0.3:  # neighbours of the poison
             return envelope(envelope_id, FUSSY, tensor("x", fussy)), lambda answer: same(answer, fussy)
         made: dict[str, tuple[pb.Envelope, Check]] = {
-            "expired": (envelope(envelope_id, TINY, tensor("x", x), remaining_us=1), refused("DEADLINE_EXCEEDED")),
+            "expired": (
+                envelope(envelope_id, TINY, tensor("x", x), remaining_us=1),
+                refused("DEADLINE_EXCEEDED", "WOULD_BE_LATE"),
+            ),
             "wrong type": (envelope(envelope_id, TINY, tensor("x", x.astype("f8"))), refused("DATATYPE_MISMATCH")),
             "wrong rows": (envelope(envelope_id, TINY, tensor("x", x), rows=3), refused("INVALID_BATCH")),
             "unknown version": (
