@@ -36,16 +36,17 @@ LOADS = (0.3, 0.5, 0.7, 0.9, 1.0, 1.2, 1.5, 2.0, 3.0, 5.0)
 MAX_SIZES = (1, 2, 4, 8, 16, 32, 64)
 TIMEOUTS = (0.0, 0.001, 0.002, 0.005, 0.010, 0.020)
 DEADLINES = (5, 10, 20, 50)
-"""In batches of a single row, but at least a millisecond each; all equally often."""
+"""In batches of a single row, of at least 0.3 ms; all equally often."""
 KEY: CurveKey = ("serving_default", ())
 NOISE = 0.05
 WORKER_BATCH_SECONDS, WORKER_ROW_SECONDS = 0.0001, 0.00002
 """What the runner takes beside the model, for the hop and for copies; it matters for the tiny model alone."""
 ALONE = 0.95
 """A caller of one thread that has the machine to itself takes so much of what it takes beside another."""
-MOST_REQUESTS = 4_000
-LONGEST_DEADLINES = 30
-"""A run lasts so many times as long as the longest deadline, or until there were so many requests."""
+LEAST_REQUESTS, MOST_REQUESTS = 3_000, 12_000
+LONGEST_DEADLINES = 4
+"""A run lasts so many times as long as the longest deadline, within these numbers of requests;
+the first of them does not count, in which queues fill up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +99,12 @@ class Recorded:
     @property
     def unit_seconds(self) -> float:
         """Of deadlines."""
-        return max(0.001, self.medians[1][1])
+        return max(0.0003, self.medians[1][1])
 
     def requests(self, load: float, most: int) -> int:
         """How many come in one run."""
         lasts = LONGEST_DEADLINES * DEADLINES[-1] * self.unit_seconds
-        return int(min(most, max(2000, lasts * load * self.capacity)))
+        return int(min(most, max(LEAST_REQUESTS, lasts * load * self.capacity)))
 
     @property
     def capacity(self) -> float:
@@ -141,17 +142,18 @@ class FixedWindow:
 
     def decide(self, now: float) -> Decision:
         """A full batch, or what there is after the timeout."""
-        decision = Decision([], list(self._expired(now)))
+        decision = Decision([], [])
         while self._waiting and self._running < self.capacity:
             due = self._waiting[0].payload.received_at + self._timeout
             if len(self._waiting) < self._max_size and due > now:
                 decision.wake_at = due
                 break
-            count = min(self._max_size, len(self._waiting))
-            batch = Batch([self._waiting.popleft() for _ in range(count)], DispatchReason.FULL)
-            batch.dispatched_at = now
-            self._running += 1
-            decision.batches.append(batch)
+            taken = self._take(now, decision)
+            if taken:
+                batch = Batch(taken, DispatchReason.FULL)
+                batch.dispatched_at = now
+                self._running += 1
+                decision.batches.append(batch)
         return decision
 
     def finished(self, batch: Batch, compute_seconds: float, now: float) -> bool:  # noqa: ARG002 - of the interface
@@ -167,10 +169,16 @@ class FixedWindow:
         """Nothing crashes here."""
         raise NotImplementedError
 
-    def _expired(self, now: float) -> Iterator[Request]:
-        if self._waiting and min(part.deadline for part in self._waiting) <= now:
-            yield from (part.payload for part in self._waiting if part.deadline <= now)
-            self._waiting = deque(part for part in self._waiting if part.deadline > now)
+    def _take(self, now: float, decision: Decision) -> list[Part]:
+        """The next ones that have not expired."""
+        taken: list[Part] = []
+        while self._waiting and len(taken) < self._max_size:
+            part = self._waiting.popleft()
+            if part.deadline > now:
+                taken.append(part)
+            else:
+                decision.expired.append(part.payload)
+        return taken
 
 
 def own_scheduler(recorded: Recorded, capacity: int) -> Scheduler:
@@ -197,21 +205,23 @@ def run(model: str, load: float, policy: tuple[int, float] | None, most: int, se
         simulation.arrives(admitted(number, received_at=now, deadline=deadline))
     simulation.run()
     name = "own" if policy is None else f"{policy[0]} rows, {policy[1] * 1e3:g} ms"
-    return judged(simulation, (model, load, name), now, recorded.capacity)
+    return judged(simulation, (model, load, name), (DEADLINES[-1] * unit, now), recorded.capacity)
 
 
-def judged(simulation: Simulation, named: tuple[str, float, str], ends: float, capacity: float) -> Result:
-    """What a run was worth until the last request came; what was answered after that would flatter short runs."""
-    shares, good = [], 0
+def judged(
+    simulation: Simulation, named: tuple[str, float, str], window: tuple[float, float], capacity: float
+) -> Result:
+    """What a run was worth between two moments: while its queues are as full as they get."""
+    (begins, ends), shares, good = window, [], 0
     for number, ending in simulation.endings.items():
         request = simulation.requests[number]
         if ending.how in ("answered", "expired"):
             share = (ending.at - request.received_at) / (request.deadline - request.received_at)
             shares.append(share if ending.how == "answered" else max(share, 1.01))
-            good += shares[-1] <= 1 and ending.at <= ends
+            good += shares[-1] <= 1 and begins <= ending.at <= ends
     late = sum(share > 1 for share in shares) / len(shares)
     p99 = sorted(shares)[int(len(shares) * 0.99)]
-    return Result(*named, round(good / (ends * capacity), 4), round(late, 4), round(p99, 3))
+    return Result(*named, round(good / ((ends - begins) * capacity), 4), round(late, 4), round(p99, 3))
 
 
 def _run(arguments: tuple[str, float, tuple[int, float] | None, int, int]) -> Result:
@@ -232,15 +242,17 @@ def main() -> None:
     """Prints a table and writes the results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("models", nargs="*", default=["tiny", "medium", "mobilenet"])
-    parser.add_argument("--quick", action="store_true", help="fewer loads, settings and requests")
+    parser.add_argument("--quick", action="store_true", help="fewer loads and settings")
     parser.add_argument("--own", action="store_true", help="the worker's scheduler alone")
     parser.add_argument("--to", type=Path, default=Path(".bench/goodput.json"))
     options = parser.parse_args()
     loads = LOADS[::3] if options.quick else LOADS
-    policies = [] if options.own else list(product(MAX_SIZES, TIMEOUTS[::2] if options.quick else TIMEOUTS))
-    most = 4000 if options.quick else MOST_REQUESTS
+    policies = [] if options.own else list(product(MAX_SIZES, TIMEOUTS[::3] if options.quick else TIMEOUTS))
     work = [
-        (model, load, policy, most, 1) for model in options.models for load in loads for policy in (None, *policies)
+        (model, load, policy, MOST_REQUESTS, 1)
+        for model in options.models
+        for load in loads
+        for policy in (None, *policies)
     ]
     with ProcessPoolExecutor() as pool:
         results = list(pool.map(_run, work, chunksize=8))
