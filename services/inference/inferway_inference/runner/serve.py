@@ -1,7 +1,8 @@
 """A runner process from within: loads versions, and computes what comes with as many threads as it is told.
 
 The threads take turns at the socket: whoever has the turn waits for a frame, passes the turn on and computes, so that
-a call needs no hand-over between threads. Orders other than calls are carried out during the turn, which is why they
+a call needs no hand-over between threads. Quick calls are computed without passing the turn on: waking another thread
+would take longer. Orders other than calls are carried out during the turn, which is why they
 keep their order; loading takes long and has a thread of its own.
 
 The process ends when the front closes the socket, and is killed with the front should that die first.
@@ -34,6 +35,8 @@ from inferway_inference.runtimes import open_runtime
 
 _PR_SET_PDEATHSIG = 1
 _READ_BYTES = 256 * 1024
+_QUICK_NS = 200_000
+"""A call is taken to be quick if the one before took less."""
 
 _T = TypeVar("_T")
 
@@ -77,7 +80,7 @@ class Serving:
         self._numbers = {0}
         """Callers that are there."""
         self._threads: list[threading.Thread] = []
-        self._ended = self._serves = False
+        self._ended = self._serves = self._quick = False
         self._orders: dict[Kind, Callable[[dict[str, Any]], None]] = {
             Kind.PREPARE: self._prepare,
             Kind.LOAD: self._load,
@@ -93,29 +96,36 @@ class Serving:
             thread.join()
 
     def _serve(self, number: int) -> None:
-        while (call := self._next_call(number)) is not None:
+        while True:
+            with self._turn:
+                call = self._next_call(number)
+                while call is not None and self._quick:
+                    self._call(call)
+                    call = self._next_call(number)
+            if call is None:
+                return
             self._call(call)
 
     def _next_call(self, number: int) -> memoryview | None:
-        """None once the caller of this number is not needed any more."""
-        with self._turn:
-            while number < self._callers and not self._ended:
-                if not self._frames:
-                    data = self._control.recv(_READ_BYTES)
-                    self._ended = not data
-                    self._frames.extend(self._reader.feed(data))
-                    continue
-                kind, body = self._frames.popleft()
-                if kind is Kind.CALL:
-                    return body
-                self._orders[kind](json.loads(bytes(body)))
-            self._numbers.discard(number)
+        """None once the caller of this number, who has the turn, is not needed any more."""
+        while number < self._callers and not self._ended:
+            if not self._frames:
+                data = self._control.recv(_READ_BYTES)
+                self._ended = not data
+                self._frames.extend(self._reader.feed(data))
+                continue
+            kind, body = self._frames.popleft()
+            if kind is Kind.CALL:
+                return body
+            self._orders[kind](json.loads(bytes(body)))
+        self._numbers.discard(number)
         return None
 
     def _call(self, body: memoryview) -> None:
         head, inputs = wire.unpack_call(body, self._inputs)
         try:
             computed = self._models[head.model].compute(head.signature, inputs, head.outputs)
+            self._quick = computed.ended_ns - computed.started_ns < _QUICK_NS
             result = wire.ResultHead(head.call, head.slot, computed.started_ns, computed.ended_ns)
             answer = wire.pack_result(result, computed.outputs, self._outputs[head.slot])
         except Exception as error:  # noqa: BLE001 - a model may raise anything; it fails this call alone
