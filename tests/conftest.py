@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.testbed.processes import ServiceProcess
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
 
@@ -51,3 +52,25 @@ def stack(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         for model in MODELS:
             running.gateway.wait_serving(f"model/{model}")
         yield running
+
+
+@pytest.fixture(scope="session")
+def native_gateway(stack: Stack) -> Iterator[ServiceProcess]:
+    """Another gateway before the workers of `stack`, with the native transport."""
+    gateway = stack.another_gateway("native-gateway", TRANSPORT="native")
+    gateway.start()
+    try:
+        for model in MODELS:
+            gateway.wait_serving(f"model/{model}")
+        yield gateway
+    finally:
+        gateway.end()
+
+
+@pytest.fixture(params=["grpcio", "native"])
+def gateway(request: pytest.FixtureRequest, stack: Stack) -> ServiceProcess:
+    """A gateway of each transport in turn: what clients see must not depend on it."""
+    if request.param == "grpcio":
+        return stack.gateway
+    native: ServiceProcess = request.getfixturevalue("native_gateway")
+    return native

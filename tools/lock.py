@@ -48,7 +48,7 @@ def requirements() -> dict[str, list[str]]:
     chassis = contract + root["project"]["dependencies"]
     units = {name: chassis + extras[name] for name in ("gateway", "registry", "inference")}
     units["client"] = contract + client["project"]["dependencies"]
-    units["runtime"] = [line for lines in units.values() for line in lines] + extras["cli"]
+    units["runtime"] = [line for lines in units.values() for line in lines] + extras["cli"] + extras["native"]
     dev = units["runtime"] + groups["build"] + groups["dev"]
     gpu = chassis + extras["inference-gpu"]
     wanted = {"dev": dev, **units, "inference-gpu": gpu, "build": groups["build"], "gen": groups["gen"]}

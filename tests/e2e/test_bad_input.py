@@ -19,7 +19,7 @@ from inferway.prediction.v1 import prediction_service_pb2 as pb
 from inferway.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from inferway.status import from_status
 from inferway.type.v1 import tensor_pb2
-from tests.testbed.stack import Stack
+from tests.testbed.processes import ServiceProcess
 
 ROW = np.ones((1, 32), "<f4").tobytes()
 Input = oip.ModelInferRequest.InferInputTensor
@@ -113,9 +113,9 @@ NOT_FOUND = {
 
 
 @pytest.fixture
-async def channel(stack: Stack) -> AsyncIterator[aio.Channel]:
+async def channel(gateway: ServiceProcess) -> AsyncIterator[aio.Channel]:
     options = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    async with aio.insecure_channel(stack.gateway.target, options=options) as channel:
+    async with aio.insecure_channel(gateway.target, options=options) as channel:
         yield channel
 
 

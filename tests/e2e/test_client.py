@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.testbed.stack import Stack
+from tests.testbed.processes import ServiceProcess
 from tests.unit.client.prediction_suite import PredictionSuite
 
 
@@ -12,6 +12,6 @@ class TestRealGateway(PredictionSuite):
     """See the suite."""
 
     @pytest.fixture
-    def target(self, stack: Stack) -> str:
+    def target(self, gateway: ServiceProcess) -> str:
         """The stack of all tests serves the suite's model."""
-        return stack.gateway.target
+        return gateway.target

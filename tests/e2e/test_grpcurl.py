@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.testbed.processes import ServiceProcess
 from tests.testbed.stack import Stack
 
 
@@ -40,32 +41,32 @@ def test_every_service_lists_and_describes_itself(stack: Stack, service: str) ->
         assert "rpc " in grpcurl(target, "describe", name)
 
 
-def predict(stack: Stack, body: dict[str, Any]) -> dict[str, Any]:
-    answer = grpcurl("-d", json.dumps(body), stack.gateway.target, "inferway.prediction.v1.PredictionService/Predict")
+def predict(gateway: ServiceProcess, body: dict[str, Any]) -> dict[str, Any]:
+    answer = grpcurl("-d", json.dumps(body), gateway.target, "inferway.prediction.v1.PredictionService/Predict")
     result: dict[str, Any] = json.loads(answer)
     return result
 
 
-def test_a_prediction_can_be_typed_by_hand(stack: Stack) -> None:
+def test_a_prediction_can_be_typed_by_hand(gateway: ServiceProcess) -> None:
     """JSON in, JSON out, typed contents."""
     tensor = {"name": "x", "datatype": "DATA_TYPE_FP32", "shape": [1, 32], "floats": {"values": [0.5] * 32}}
-    answer = predict(stack, {"target": {"endpoint": "tiny"}, "inputs": [tensor]})
+    answer = predict(gateway, {"target": {"endpoint": "tiny"}, "inputs": [tensor]})
 
     assert answer["modelVersion"] == "models/tiny/versions/1"
     assert answer["outputs"][0]["shape"] == ["1", "1"]
 
 
-def test_the_open_inference_protocol_works_by_hand_too(stack: Stack) -> None:
+def test_the_open_inference_protocol_works_by_hand_too(gateway: ServiceProcess) -> None:
     """What KServe's users type."""
     tensor = {"name": "x", "datatype": "FP32", "shape": [1, 32], "contents": {"fp32_contents": [0.5] * 32}}
     body = json.dumps({"model_name": "tiny", "inputs": [tensor]})
-    answer = json.loads(grpcurl("-d", body, stack.gateway.target, "inference.GRPCInferenceService/ModelInfer"))
+    answer = json.loads(grpcurl("-d", body, gateway.target, "inference.GRPCInferenceService/ModelInfer"))
 
     assert answer["modelName"] == "tiny"
 
 
-def test_the_health_of_a_model_can_be_asked(stack: Stack) -> None:
+def test_the_health_of_a_model_can_be_asked(gateway: ServiceProcess) -> None:
     """The standard health protocol, per model."""
     body = json.dumps({"service": "model/tiny"})
 
-    assert "SERVING" in grpcurl("-d", body, stack.gateway.target, "grpc.health.v1.Health/Check")
+    assert "SERVING" in grpcurl("-d", body, gateway.target, "grpc.health.v1.Health/Check")

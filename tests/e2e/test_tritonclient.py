@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 
-from tests.testbed.stack import Stack
+from tests.testbed.processes import ServiceProcess
 
 ROWS = np.random.default_rng(1).normal(size=(5, 32)).astype("f4")
 
 
 @pytest.fixture
-def client(stack: Stack) -> Iterator[triton.InferenceServerClient]:
-    client = triton.InferenceServerClient(stack.gateway.target)
+def client(gateway: ServiceProcess) -> Iterator[triton.InferenceServerClient]:
+    client = triton.InferenceServerClient(gateway.target)
     yield client
     client.close()
 

@@ -55,6 +55,12 @@ class Stack:
         """All of them, in the order of their start."""
         return [self.registry, *self.workers, self.gateway]
 
+    def another_gateway(self, name: str, **environment: str) -> ServiceProcess:
+        """One more gateway before the same workers, not started."""
+        [port] = free_ports(1)
+        own = {"HTTP_ADDRESS": "", "REGISTRY_TARGET": self.registry.target, **environment}
+        return self._process("gateway", name, f"127.0.0.1:{port}", own)
+
     def redirect(self, process: ServiceProcess, target: str) -> None:
         """Lets a gateway or a worker dial `target` instead of the registry."""
         prefix = process.module.upper()

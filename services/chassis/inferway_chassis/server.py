@@ -22,6 +22,7 @@ from inferway_chassis.health import Health
 from inferway_chassis.pipeline import Pipeline, RpcStatus
 from inferway_chassis.process import Process
 from inferway_chassis.settings import ServiceSettings
+from inferway_chassis.transport import Transport, open_server
 
 _LOG = logging.getLogger(__name__)
 
@@ -34,11 +35,11 @@ _SHOWN_CHARACTERS = 100
 class Server:
     """One gRPC server. Add services, then `start`; `drain` and `stop` end it in two steps."""
 
-    def __init__(self, settings: ServiceSettings, process: Process) -> None:
+    def __init__(self, settings: ServiceSettings, process: Process, transport: Transport = Transport.GRPCIO) -> None:
         """Takes address and limits from `settings`; nothing listens yet. Raises SettingsRefused."""
         refuse_open_plaintext(settings.grpc_address, settings)
         self._address = settings.grpc_address
-        self._server = aio.server(options=_options(settings.max_message_bytes))
+        self._server = open_server(transport, _options(settings.max_message_bytes))
         self._pipeline = Pipeline(process.telemetry)
         self._public_names: list[str] = []
         self._drain_callbacks: list[Callable[[], Awaitable[None]]] = []
@@ -53,7 +54,7 @@ class Server:
         """
         name = public_name or descriptor.full_name
         handlers = {method.name: self._handler(name, method, servicer) for method in descriptor.methods}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(name, handlers),))
+        self._server.add_registered_method_handlers(name, handlers)
         self._public_names.append(name)
 
     def on_drain(self, callback: Callable[[], Awaitable[None]]) -> None:

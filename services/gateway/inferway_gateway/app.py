@@ -75,7 +75,7 @@ class Gateway:
 async def running(settings: GatewaySettings, process: Process) -> AsyncIterator[Server]:
     """A started gateway."""
     gateway = Gateway(settings, process)
-    server = Server(settings, process)
+    server = Server(settings, process, settings.transport)
     _open_doors(server, gateway, settings)
     reporter = HealthReporter(gateway.models, server.health)
     gateway.dispatcher.on_change = reporter.nudge

@@ -9,6 +9,7 @@ from pydantic_settings import SettingsConfigDict
 
 from inferway_chassis.addresses import split_address
 from inferway_chassis.settings import MIB, ServiceSettings
+from inferway_chassis.transport import Transport
 
 Count = Annotated[int, Field(gt=0)]
 Positive = Annotated[float, Field(gt=0)]
@@ -25,6 +26,8 @@ class GatewaySettings(ServiceSettings):
     """`host:port` for HTTP: health today, REST later; empty turns it off."""
     metrics_address: str = "127.0.0.1:8002"
     """`host:port` of the Prometheus metrics; empty turns them off."""
+    transport: Transport = Transport.GRPCIO
+    """What carries gRPC: `grpcio`, or `native` (the extra of that name), which is quicker at plaintext unary calls."""
     registry_target: str = "127.0.0.1:8010"
     """`host:port` of the registry whose routing this gateway follows."""
     default_timeout_seconds: Positive = 10.0

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 from inferway.foreign.inference import grpc_service_pb2 as pb
+from inferway_chassis.transport import seconds_left
 from inferway_gateway.doors import oip_models
 from inferway_gateway.doors.call import Context, TimeLimits, caller, has_flag
 from inferway_gateway.doors.oip_messages import InferParameters, outputs_of, parameters_of, selector_of, tensors_of
@@ -85,7 +86,7 @@ class OipServicer:
     async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
         """One inference."""
         parameters = parameters_of(request)
-        seconds = self._time_limits.bounded(context.time_remaining())
+        seconds = self._time_limits.bounded(seconds_left(context))
         prediction = await self._predictor.predict(_ask(request, parameters, seconds, caller(context)))
         return to_infer_response(request, prediction, timing=parameters.timing)
 

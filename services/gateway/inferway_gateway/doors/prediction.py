@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from inferway.errors import TooManyConcurrent
 from inferway.prediction.v1 import prediction_service_pb2 as pb
+from inferway_chassis.transport import seconds_left
 from inferway_gateway.doors.call import Context, TimeLimits, caller
 from inferway_gateway.doors.prediction_messages import (
     FIELD_NAMES,
@@ -47,7 +48,7 @@ class PredictionServicer:
             inputs=tensors_of(request.inputs),
             outputs=list(request.output_names),
             unit=request.affinity_key,
-            timeout_seconds=self._time_limits.bounded(context.time_remaining()),
+            timeout_seconds=self._time_limits.bounded(seconds_left(context)),
             caller=caller(context),
             field_names=FIELD_NAMES,
         )
