@@ -17,6 +17,7 @@ class Cause(Enum):
 
     USUAL = ""
     BISECTED = "a batch failed, and this is one half of it: so the request at fault is found"
+    TRIAL = "trial: another size than the best one known, to see whether it is better by now"
     SUSPECT = "it runs alone because it was at the runner when that crashed"
 
 

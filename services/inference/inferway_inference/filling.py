@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from inferway_inference.holding import Hold
 from inferway_inference.lane import Lane
 from inferway_inference.work import Batch, DispatchReason, Part
@@ -20,8 +18,10 @@ def fill(lane: Lane, why: Hold, free: int, max_bytes: int, now: float) -> Batch:
         return Batch([first], DispatchReason.UNBATCHED)
     if lane.peek() is None:
         return Batch([first], DispatchReason.FULL if first.rows >= lane.part_rows > 1 else why.reason)
-    most = max(first.rows, lane.batch_rows(free, first.rows))
-    filling = _Filling(lane, first, most, max_bytes, now)
+    trial = lane.trial_rows(first, now)
+    most = trial or max(first.rows, lane.batch_rows(free, first.rows))
+    takes = 0.0 if trial or lane.sizing is None else lane.latency.caution * lane.seconds(most)
+    filling = _Filling(lane, first, most, max_bytes, (now, now + takes))
     head = lane.peek()
     while head is not None and filling.takes(head):
         lane.take()
@@ -29,7 +29,7 @@ def fill(lane: Lane, why: Hold, free: int, max_bytes: int, now: float) -> Batch:
     if filling.cut_short:
         return Batch(filling.parts, DispatchReason.DEADLINE)
     full = head is not None or most - filling.room >= lane.part_rows
-    return Batch(filling.parts, DispatchReason.FULL if full else why.reason)
+    return Batch(filling.parts, DispatchReason.FULL if full else why.reason, trial=trial is not None)
 
 
 class _Filling:
@@ -37,15 +37,15 @@ class _Filling:
 
     __slots__ = ("_bytes", "_in_time", "_lane", "_now", "cut_short", "parts", "room")
 
-    def __init__(self, lane: Lane, first: Part, most: int, max_bytes: int, now: float) -> None:
-        self._lane, self._now = lane, now
+    def __init__(self, lane: Lane, first: Part, most: int, max_bytes: int, lasts: tuple[float, float]) -> None:
+        self._lane = lane
         self.parts = [first]
         self.room = most - first.rows
         self.cut_short = False
         """It has fewer rows than would be best, for somebody's deadline."""
         self._bytes = max_bytes - first.byte_count
-        self._in_time = now + lane.latency.caution * lane.seconds(most) if lane.sizing is not None else -math.inf
-        """Whoever is due later is in time however many join."""
+        self._now, self._in_time = lasts
+        """From when until when it lasts at most: whoever is due later is in time however many join."""
         if first.deadline < self._in_time:
             self._limit(first.deadline)
 

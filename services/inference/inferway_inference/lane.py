@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import cast
 
 from inferway_chassis.request_queue import QueueLimits, RequestQueue
+from inferway_inference.exploring import Explorer
 from inferway_inference.latency import Latency
-from inferway_inference.sizing import Sizing, best_sizing, padded, rows_at_once
-from inferway_inference.work import Part, Request
+from inferway_inference.sizing import Sizing, best_sizing, candidates, padded, rows_at_once
+from inferway_inference.work import Batch, Part, Request
 
 SIZED_EVERY = 8
 """Batches, after the first ones: what is learned from one changes little."""
@@ -30,6 +31,9 @@ DEAR = 1.25
 """A batch that takes so many times as long for its rows as one of the best size is too small for a backlog."""
 STALE_SECONDS = 1.0
 """Latency of which nothing was seen for longer refuses nobody: it could never be learned that it is better now."""
+
+TRIAL_FACTOR = 2.0
+"""A trial is not thought to take more times as long as its rows would take in batches of the best size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,8 @@ class Lane:
     """Of one key."""
 
     __slots__ = (
-        "_bounds", "_seconds", "_seen", "arrived_at", "batchable", "gap_seconds", "held_since", "latency", "part_rows",
-        "queue", "running", "sizing",
+        "_bounds", "_explorer", "_seconds", "_seen", "arrived_at", "batchable", "gap_seconds", "held_since", "latency",
+        "part_rows", "queue", "running", "sizing",
     )  # fmt: skip
 
     def __init__(self, request: Request, latency: Latency, bounds: Bounds) -> None:
@@ -68,6 +72,7 @@ class Lane:
         """Since when a batch is held open on purpose."""
         self.arrived_at = request.received_at
         self._seen = 0
+        self._explorer = Explorer()
         self.sizing: Sizing | None
         self.part_rows: int
         """Larger requests are computed in parts of this size."""
@@ -129,14 +134,16 @@ class Lane:
         self.arrived_at = now
         self.gap_seconds += (gap - self.gap_seconds) * GAP_WEIGHT
 
-    def finished(self, rows: int, seconds: float, now: float, *, crowded: bool | None) -> bool:
+    def finished(self, batch: Batch, seconds: float, now: float, *, crowded: bool | None) -> bool:
         """A batch was computed; `crowded` is None if it began alone and ended beside others. True if sized anew."""
         self.latency.seen_at = now
-        taught = self._seen < TAUGHT_AT_FIRST or seconds > SHORT_SECONDS or not self._seen % SHORT_TEACH_EVERY
-        if taught and crowded is not None:
-            self.latency.observe(rows, seconds, crowded=crowded)
+        if batch.trial and self.sizing is not None:
+            self._explorer.ended(self.sizing, batch.padded_rows, seconds, self.capacity)
+        taught = batch.trial or self._seen < TAUGHT_AT_FIRST or seconds > SHORT_SECONDS
+        if (taught or not self._seen % SHORT_TEACH_EVERY) and crowded is not None:
+            self.latency.observe(batch.padded_rows, seconds, crowded=crowded)
         self._seen += 1
-        anew = self._seen <= SIZED_EVERY or self._seen % SIZED_EVERY == 0
+        anew = batch.trial or self._seen <= SIZED_EVERY or self._seen % SIZED_EVERY == 0
         if anew:
             self._size()
         return anew
@@ -180,6 +187,25 @@ class Lane:
             return min(waiting, most)
         return min(most, rows_at_once(self.seconds, self.sizing, waiting, free, most))
 
+    def trial_rows(self, first: Part, now: float) -> int | None:
+        """Rows for the next batch, to see whether they are better than the best ones known; None to take those.
+
+        Nobody must become late by it, were it twice as slow for its rows as the best size: what is known may be wrong.
+        """
+        sizing, waiting = self.sizing, self.queue.rows + first.rows
+        if sizing is None or waiting <= sizing.rows:
+            return None
+        most = min(waiting, self._bounds.most_rows)
+        rows = self._explorer.size(sizing, self._candidates(), first.rows, most)
+        if rows is None:
+            return None
+        takes = min(self.seconds(rows), TRIAL_FACTOR * sizing.batch_seconds * max(1.0, rows / sizing.rows))
+        due = min(first.deadline, self.queue.next_deadline() or first.deadline)
+        if now + (takes + sizing.batch_seconds) * self.latency.caution > due:
+            return None
+        self._explorer.began()
+        return rows
+
     @property
     def capacity(self) -> int:
         """Batches that compute side by side."""
@@ -194,6 +220,9 @@ class Lane:
         curve = self.latency.curve(crowded=self._bounds.capacity > 1)
         rows = min(curve.rows_within(seconds / self.latency.caution), self._bounds.most_rows)
         return max((bucket for bucket in self._bounds.buckets if bucket <= rows), default=int(rows))
+
+    def _candidates(self) -> list[int]:
+        return candidates(self._bounds.most_rows, self._bounds.buckets)
 
     def _size(self) -> None:
         bounds = self._bounds

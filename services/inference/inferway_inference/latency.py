@@ -3,7 +3,9 @@
 A curve has a knot at each power of two that batches came near, and is straight between knots. A batch corrects the two
 knots around it, each by its weight, by a part of how far the batch was from what the curve said; how far counts only up
 to three times what is usual (winsorised), so that a stall of the machine moves little and a machine that became slower
-is believed within a dozen batches. Latency never falls with rows: a corrected knot pushes those that contradict it.
+is believed within a dozen batches. Latency never falls with rows: of knots that contradict one another those with more
+samples stand, up to as many as make a knot certain, and the others give way. A new knot begins where the curve says, or
+between there and what its rows would take in batches of a size that is known: one batch cannot bend the whole curve.
 
 Batches that compute beside others are learned apart from those that compute alone.
 """
@@ -25,6 +27,10 @@ WINSOR = 3.0
 """Deviations beyond so many times the usual one count as that many."""
 LATE_QUANTILE = 0.98
 """Of the batches are to take at most `caution` times as long as expected."""
+CERTAIN_SAMPLES = round(1 / LEAST_WEIGHT)
+"""More make a knot no more certain."""
+MOST_BESIDE = 4.0
+"""Beside others a batch is first thought to take at most so many times as long as alone, or alone as beside others."""
 CAUTION_STEP = 0.02
 CAUTION_LIMITS = (1.0, 2.0)
 
@@ -105,7 +111,7 @@ class Curve:
             return 0.0
         lower = knots[above - 1]
         if above == len(knots):
-            return lower.rows + (seconds - lower.seconds) / max(self._slope_beyond(), 1e-9)
+            return lower.rows + (seconds - lower.seconds) / max(self._slope_beyond(), 1e-15)
         upper = knots[above]
         share = (seconds - lower.seconds) / (upper.seconds - lower.seconds)
         return lower.rows + share * (upper.rows - lower.rows)
@@ -130,11 +136,20 @@ class Curve:
             return self.knots[place]
         known, here = self.seconds(size), self.seconds(rows)
         ratio = known / here if known and here else size / rows
-        knot = Knot(size, seconds * ratio)
+        least, most = self._plausible(place, size)
+        knot = Knot(size, min(max(seconds * ratio, least), most))
         self.knots.insert(place, knot)
         self._sizes.insert(place, size)
-        self._keep_rising(place)
         return knot
+
+    def _plausible(self, place: int, size: int) -> tuple[float, float]:
+        """Least and most seconds of a new knot at `place`: more rows take longer, but at most in proportion."""
+        lower = self.knots[place - 1] if place else None
+        upper = self.knots[place] if place < len(self.knots) else None
+        if upper is not None:
+            least = lower.seconds if lower is not None else upper.seconds * size / upper.rows
+            return least, upper.seconds
+        return (0.0, math.inf) if lower is None else (lower.seconds, lower.seconds * size / lower.rows)
 
     def _correct(self, rows: int, away: float) -> None:
         above = bisect_left(self._sizes, rows)
@@ -152,15 +167,15 @@ class Curve:
         self._keep_rising(place)
 
     def _keep_rising(self, place: int) -> None:
-        seconds = self.knots[place].seconds
-        for knot in self.knots[place + 1 :]:
-            if knot.seconds >= seconds:
-                break
-            knot.seconds = seconds
-        for knot in self.knots[:place][::-1]:
-            if knot.seconds <= seconds:
-                break
-            knot.seconds = seconds
+        """The knot at `place` was moved: it stops at those with more samples, and pushes the others."""
+        knot, above, below = self.knots[place], self.knots[place + 1 :], self.knots[:place]
+        if knot.samples < CERTAIN_SAMPLES:
+            knot.seconds = min([knot.seconds, *[other.seconds for other in above if other.samples > knot.samples]])
+            knot.seconds = max([knot.seconds, *[other.seconds for other in below if other.samples > knot.samples]])
+        for other in above:
+            other.seconds = max(other.seconds, knot.seconds)
+        for other in below:
+            other.seconds = min(other.seconds, knot.seconds)
 
 
 class Latency:
@@ -202,7 +217,7 @@ class Latency:
         """The shape of the other curve is the best that is known of this one."""
         expected = other.seconds(rows)
         if expected:
-            own.begin_as(other, seconds / expected)
+            own.begin_as(other, min(max(seconds / expected, 1 / MOST_BESIDE), MOST_BESIDE))
 
 
 class LatencyModel:

@@ -177,7 +177,7 @@ class Scheduler:
         if self._suspect is batch:
             self.quarantine.cleared(batch.requests[0])
         lane, mean = self._left_runner(batch, now, compute_seconds)
-        return lane.finished(batch.padded_rows, compute_seconds, now, crowded=was_crowded(mean, self.capacity))
+        return lane.finished(batch, compute_seconds, now, crowded=was_crowded(mean, self.capacity))
 
     def failed(self, batch: Batch, now: float) -> list[Request]:
         """The model raised an error on `batch`; returns the requests at fault. The others run again, in halves."""
@@ -298,7 +298,7 @@ class Scheduler:
     def _close(self, lane: Lane, why: Hold, now: float) -> Batch:
         free = max(1, self.capacity - len(self._running))
         batch = fill(lane, why, free, self.options.max_batch_bytes, now)
-        self._dispatch(batch, lane, why, Cause.USUAL, now)
+        self._dispatch(batch, lane, why, Cause.TRIAL if batch.trial else Cause.USUAL, now)
         lane.held_since = None
         return batch
 

@@ -136,6 +136,8 @@ class Batch:
     expected_end: float = 0.0
     crowd_at: float = 0.0
     """The scheduler's measure of how many computed at once, when this one began."""
+    trial: bool = False
+    """It has another size than is thought best, to see whether that is still so."""
     span: Any = None
 
     def __post_init__(self) -> None:

@@ -60,6 +60,39 @@ def test_a_stall_moves_little():
     assert latency.seconds(8) == pytest.approx(affine(8), rel=0.1)
 
 
+def test_a_stall_of_a_size_not_seen_before_bends_nothing_else():
+    """The first batch of a size may meet a busy machine; what is known of the other sizes is not worth less by it."""
+    latency, seen = Latency(), {1: 160e-6, 8: 280e-6, 32: 340e-6, 64: 350e-6}
+    for rows, seconds in seen.items():
+        latency.observe(rows, seconds)
+    latency.observe(2, 0.0395)
+
+    assert {rows: latency.seconds(rows) for rows in seen} == pytest.approx(seen)
+    sizing = best_sizing(latency, 1, 64)
+    assert sizing is not None
+    assert sizing.rows == 64
+
+
+def test_a_size_that_stays_slow_is_believed_against_others_soon():
+    """Of sizes that contradict each other the one with few samples gives way only while it has few."""
+    latency = learned(1, 8, 32, times=20)
+    for _ in range(50):
+        latency.observe(4, 0.050)
+
+    assert latency.seconds(4) == pytest.approx(0.050, rel=0.1)
+    assert latency.seconds(32) == pytest.approx(0.050, rel=0.1)
+
+
+def test_a_stall_of_the_first_batch_beside_others_does_not_slow_all_sizes():
+    """It is the only one that says how much slower batches are beside others."""
+    latency = learned(1, 8, 32)
+    latency.observe(8, 100 * affine(8), crowded=True)
+    told = latency.seconds(32, crowded=True)
+
+    assert told is not None
+    assert told <= 4 * affine(32) * 1.001
+
+
 def test_a_machine_that_became_slower_is_believed_soon():
     """Yesterday's speed says little about today's."""
     latency = learned(1, 8, 32)

@@ -28,6 +28,7 @@ simulated = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
+KEY = ("serving_default", ())
 LIMITS = QueueLimits(max_items=60, max_rows=200, max_bytes=4000)
 
 
@@ -244,3 +245,52 @@ def test_the_critical_are_served_while_the_rest_waits():
     simulation.run()
 
     assert simulation.endings[40].at <= sorted(ending.at for ending in simulation.endings.values())[9]
+
+
+def machine_of_digits(rows: int, _: int) -> float:
+    """A small model: 64 rows take hardly longer than one."""
+    return 0.00016 + 0.000003 * rows
+
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+
+
+@pytest.mark.parametrize("slow", [(2,), (64,), SIZES[1:], SIZES])
+def test_throughput_is_back_soon_after_a_busy_moment_was_learned(slow: tuple[int, ...]):
+    """Sizes that are thought slow would never be computed, and so never be known to be fast again."""
+    own = Scheduler(SchedulerOptions(max_batch_rows=64))
+    for rows in SIZES * 10:
+        own.latency.observe(KEY, rows, machine_of_digits(rows, 1))
+    for rows in slow * 40:
+        own.latency.observe(KEY, rows, 0.040)
+    simulation = Simulation(own, machine_of_digits, noise=0.05, front_seconds=0.0)
+    for number in range(30_000):
+        simulation.arrives(admitted(number, received_at=number * 4e-6, deadline=60.0))
+    simulation.run()
+
+    late = simulation.batches[250:-2]
+    assert len(late) > 100
+    rows, seconds = sum([batch.rows for batch in late]), sum([machine_of_digits(batch.rows, 1) for batch in late])
+    assert rows / seconds >= 0.95 * 64 / machine_of_digits(64, 1)
+
+
+def test_trials_of_other_sizes_take_little_time_and_make_nobody_late():
+    """Where a neighbour of the best size is ten times as slow, trying it must not cost more than it could teach."""
+
+    def cliff(rows: int, _: int) -> float:
+        return 0.002 + 0.0005 * rows if rows <= 8 else 0.1
+
+    own = Scheduler(SchedulerOptions(max_batch_rows=16))
+    for rows in (1, 8, 16) * 10:
+        own.latency.observe(KEY, rows, cliff(rows, 1))
+    simulation = Simulation(own, cliff, noise=0.02, front_seconds=0.0)
+    for number in range(8000):
+        now, hurried = number / 2000, number % 3 == 0
+        simulation.arrives(admitted(number, received_at=now, deadline=now + (0.05 if hurried else 60)))
+    simulation.run()
+
+    tried = sum(cliff(batch.rows, 1) for batch in simulation.batches if batch.rows > 8)
+    assert 0 < tried <= 0.06 * simulation.now
+    let_in = [number for number, ending in simulation.endings.items() if ending.how in ("answered", "expired")]
+    late = [number for number in let_in if simulation.endings[number].at > simulation.requests[number].deadline]
+    assert len(late) <= 0.01 * len(let_in)
