@@ -360,7 +360,7 @@ class UploadIncomplete(FailedPrecondition):
 
 
 class VersionNotServed(FailedPrecondition):
-    """No arm and no alias names the version, so no worker loads it."""
+    """No arm, alias or policy names the version, so no worker loads it."""
 
     reason = "VERSION_NOT_SERVED"
 

@@ -62,12 +62,14 @@ async def test_both_doors_say_where_the_time_went(stack: Stack, operator: Operat
     request.parameters["inferway_timing"].bool_param = True
     async with aio.insecure_channel(stack.gateway.target) as channel, Client(stack.gateway.target) as client:
         parameters = (await model_infer(channel)(request, timeout=10)).parameters
-        timing = (await client.predict(MODEL, {"x": ROWS}, timing=True)).timing
+        prediction = await client.predict(MODEL, {"x": ROWS}, timing=True)
+    timing = prediction.timing
 
     assert parameters["inferway_version"].string_param == f"models/{MODEL}/versions/1"
     assert parameters["inferway_arm"].string_param == "v1"
     assert parameters["inferway_compute_us"].int64_param > 0
     assert parameters["inferway_dispatch_reason"].string_param in REASONS
+    assert prediction.arm == "v1"
     assert timing is not None
     assert timing.compute_seconds > 0
     assert timing.batch_rows == 1

@@ -40,6 +40,8 @@ class Prediction:
     """Names this prediction in logs, traces and feedback."""
     timing: Timing | None = None
     """Present if asked for."""
+    arm: str = ""
+    """The endpoint's arm that answered; empty if a version or an alias was asked for."""
 
     @property
     def version(self) -> int:
@@ -70,7 +72,7 @@ def prediction_from(
 ) -> Prediction:
     """Decodes an answer; raises what `tensors.decode` raises if it contradicts itself."""
     timing = _timing_from(message.timing) if message.HasField("timing") else None
-    return Prediction(decode_all(message.outputs), message.model_version, message.prediction_id, timing)
+    return Prediction(decode_all(message.outputs), message.model_version, message.prediction_id, timing, message.arm)
 
 
 def stream_result_from(message: prediction_service_pb2.StreamResult) -> StreamResult:

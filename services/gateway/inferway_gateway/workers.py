@@ -83,7 +83,7 @@ def why_not(version: Version, workers: Iterable[Worker]) -> InferwayError:
         return VersionUnloaded(f"{version.name} was unloaded; restore it to use it", model=model, version=number)
     if not version.wanted:
         return VersionNotServed(
-            f"{version.name} is published, but no arm and no alias names it, so no worker loads it",
+            f"{version.name} is published, but no arm, alias or policy names it, so no worker loads it",
             model=model,
             version=number,
         )

@@ -141,12 +141,15 @@ class PredictResponse(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     PREDICTION_ID_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    ARM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """The id of the request."""
     model_version: _builtins.str
     """The version that answered, for example `models/digits/versions/3`."""
     prediction_id: _builtins.str
     """Names this prediction in logs, traces and, later, feedback."""
+    arm: _builtins.str
+    """The endpoint's arm that answered; empty if the request named a version or an alias."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]:
         """Outputs with raw contents, in the order asked for, else ordered by name."""
@@ -163,10 +166,11 @@ class PredictResponse(_message.Message):
         outputs: _abc.Iterable[_tensor_pb2.Tensor] | None = ...,
         prediction_id: _builtins.str = ...,
         timing: _tensor_pb2.Timing | None = ...,
+        arm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "model_version", b"model_version", "outputs", b"outputs", "prediction_id", b"prediction_id", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "id", b"id", "model_version", b"model_version", "outputs", b"outputs", "prediction_id", b"prediction_id", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -394,10 +398,13 @@ class StreamPrediction(_message.Message):
     OUTPUTS_FIELD_NUMBER: _builtins.int
     PREDICTION_ID_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    ARM_FIELD_NUMBER: _builtins.int
     model_version: _builtins.str
     """The version that answered."""
     prediction_id: _builtins.str
     """Names this prediction in logs, traces and, later, feedback."""
+    arm: _builtins.str
+    """The endpoint's arm that answered; empty if the stream named a version or an alias."""
     @_builtins.property
     def outputs(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]:
         """Outputs with raw contents."""
@@ -413,10 +420,11 @@ class StreamPrediction(_message.Message):
         outputs: _abc.Iterable[_tensor_pb2.Tensor] | None = ...,
         prediction_id: _builtins.str = ...,
         timing: _tensor_pb2.Timing | None = ...,
+        arm: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_version", b"model_version", "outputs", b"outputs", "prediction_id", b"prediction_id", "timing", b"timing"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "model_version", b"model_version", "outputs", b"outputs", "prediction_id", b"prediction_id", "timing", b"timing"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

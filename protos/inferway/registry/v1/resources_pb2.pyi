@@ -281,7 +281,7 @@ class ModelVersion(_message.Message):
     runtime: Global___Runtime.ValueType
     """What executes it."""
     etag: _builtins.str
-    """Changes with `state`."""
+    """Changes with `state` and `serving_options`."""
     @_builtins.property
     def manifest(self) -> Global___Manifest:
         """Its files."""

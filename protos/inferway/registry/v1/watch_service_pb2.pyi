@@ -146,7 +146,9 @@ class RoutedVersion(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     WANTED_FIELD_NUMBER: _builtins.int
     wanted: _builtins.bool
-    """An arm, an alias or a next_version names it, and it is not unloaded: workers shall load it."""
+    """An arm, an alias, a next_version or the model's version policy names it, and it is not unloaded: workers shall
+    load it.
+    """
     @_builtins.property
     def model_version(self) -> _resources_pb2.ModelVersion:
         """`workers` is left out; everything else as in the catalogue."""

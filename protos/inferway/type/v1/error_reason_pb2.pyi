@@ -91,7 +91,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 54
     """FAILED_PRECONDITION. The request_id was used for a different request. Metadata: request_id."""
     ERROR_REASON_VERSION_NOT_SERVED: _ErrorReason.ValueType  # 55
-    """FAILED_PRECONDITION. No arm and no alias names the version, so no worker loads it. Metadata: model, version."""
+    """FAILED_PRECONDITION. No arm, alias or policy names the version, so no worker loads it. Metadata: model, version."""
     ERROR_REASON_DOES_NOT_FIT: _ErrorReason.ValueType  # 56
     """FAILED_PRECONDITION. The worker has no memory for the version. Metadata: model, version, needed, free (bytes)."""
     ERROR_REASON_GOLDEN_MISMATCH: _ErrorReason.ValueType  # 57
@@ -216,7 +216,7 @@ ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 53
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 54
 """FAILED_PRECONDITION. The request_id was used for a different request. Metadata: request_id."""
 ERROR_REASON_VERSION_NOT_SERVED: ErrorReason.ValueType  # 55
-"""FAILED_PRECONDITION. No arm and no alias names the version, so no worker loads it. Metadata: model, version."""
+"""FAILED_PRECONDITION. No arm, alias or policy names the version, so no worker loads it. Metadata: model, version."""
 ERROR_REASON_DOES_NOT_FIT: ErrorReason.ValueType  # 56
 """FAILED_PRECONDITION. The worker has no memory for the version. Metadata: model, version, needed, free (bytes)."""
 ERROR_REASON_GOLDEN_MISMATCH: ErrorReason.ValueType  # 57

@@ -113,6 +113,7 @@ def to_stream_prediction(prediction: Prediction, target: pb.StreamPrediction, *,
 
 
 def _fill(target: pb.PredictResponse | pb.StreamPrediction, prediction: Prediction, *, timing: bool) -> None:
+    target.arm = prediction.envelope.arm
     for output in ordered(prediction):
         target.outputs.add(
             name=output.name,
