@@ -52,6 +52,8 @@ class Backlog:
     def __init__(self) -> None:
         """Nothing waits."""
         self._classes: dict[int, _Class] = {}
+        self._unsorted: dict[Part, float] = {}
+        """When each came that was added since somebody asked who is due when: most have left again by then."""
         self.total_seconds = 0.0
         """Of all work."""
 
@@ -59,31 +61,22 @@ class Backlog:
         """A part waits; its `work_seconds` must be set and not change until it is removed."""
         if not part.work_seconds:
             return
-        group = self._classes.get(part.criticality)
-        if group is None:
-            group = self._classes[part.criticality] = _Class()
-        part.due = rounded(part.deadline, now)
-        due = group.tenants.setdefault(part.tenant, {})
-        due[part.due] = due.get(part.due, 0.0) + part.work_seconds
-        group.seconds += part.work_seconds
+        self._unsorted[part] = now
         self.total_seconds += part.work_seconds
 
     def remove(self, part: Part) -> None:
         """A part does not wait any more."""
         if not part.work_seconds:
             return
-        group = self._classes[part.criticality]
-        due = group.tenants[part.tenant]
-        due[part.due] -= part.work_seconds
-        group.seconds -= part.work_seconds
         self.total_seconds -= part.work_seconds
-        if due[part.due] < _SETTLED:
-            del due[part.due]
-            if not due:
-                self._forget(part, group)
+        if self._unsorted.pop(part, None) is None:
+            self._take_out(part)
+        if not self._unsorted and not self._classes:
+            self.total_seconds = 0.0  # sums of floats drift
 
     def seconds(self, criticality: int) -> float:
         """Work of this criticality and of more critical ones."""
+        self._sort()
         return sum([group.seconds for level, group in self._classes.items() if level <= criticality])
 
     def too_late_by(self, newcomer: Newcomer, free_at: float) -> float:
@@ -91,8 +84,8 @@ class Backlog:
 
         `free_at` is when the runner can take the next batch.
         """
-        group = self._classes.get(newcomer.criticality)
         before = self.seconds(newcomer.criticality - 1)
+        group = self._classes.get(newcomer.criticality)
         demand = _demand(group, newcomer) if group is not None else iter([(newcomer.deadline, 0.0)])
         worst = -inf
         for due, ahead in demand:
@@ -103,12 +96,26 @@ class Backlog:
             worst = max(worst, starts + (newcomer.batch_seconds if own else newcomer.full_seconds) - due)
         return worst
 
-    def _forget(self, part: Part, group: _Class) -> None:
-        del group.tenants[part.tenant]
+    def _sort(self) -> None:
+        for part, now in self._unsorted.items():
+            part.due = rounded(part.deadline, now)
+            group = self._classes.setdefault(part.criticality, _Class())
+            due = group.tenants.setdefault(part.tenant, {})
+            due[part.due] = due.get(part.due, 0.0) + part.work_seconds
+            group.seconds += part.work_seconds
+        self._unsorted.clear()
+
+    def _take_out(self, part: Part) -> None:
+        group = self._classes[part.criticality]
+        due = group.tenants[part.tenant]
+        due[part.due] -= part.work_seconds
+        group.seconds -= part.work_seconds
+        if due[part.due] < _SETTLED:
+            del due[part.due]
+        if not due:
+            del group.tenants[part.tenant]
         if not group.tenants:
             del self._classes[part.criticality]
-        if not self._classes:
-            self.total_seconds = 0.0  # sums of floats drift
 
 
 def _demand(group: _Class, newcomer: Newcomer) -> Iterator[tuple[float, float]]:

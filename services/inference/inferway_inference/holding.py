@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from inferway_inference.lane import Lane
-from inferway_inference.sizing import shared_seconds, wait_costs
+from inferway_inference.sizing import OVERHEAD_SECONDS, shared_seconds, wait_costs
 from inferway_inference.work import DispatchReason
 
 WORTH_HOLDING_SECONDS = 0.0005
@@ -37,6 +37,8 @@ def hold(lane: Lane, now: float, most_seconds: float | None) -> Hold:
     sizing, rows = lane.sizing, lane.queue.rows
     if sizing is None or rows >= sizing.rows or most_seconds == 0 or not lane.batchable:
         return NO_HOLD
+    if lane.one_seconds + OVERHEAD_SECONDS < WORTH_HOLDING_SECONDS:
+        return NO_HOLD  # no more than that is ever saved
     saved = shared_seconds(lane.seconds, rows)
     if saved < WORTH_HOLDING_SECONDS:
         return NO_HOLD

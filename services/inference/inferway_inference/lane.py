@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from inferway_inference.work import Batch, Part, Request
 
 SIZED_EVERY = 8
 """Batches, after the first ones: what is learned from one changes little."""
-TAUGHT_AT_FIRST, SHORT_SECONDS, SHORT_TEACH_EVERY = 32, 0.002, 4
+TAUGHT_AT_FIRST, SHORT_SECONDS, SHORT_TEACH_EVERY, SHORT_SIZED_EVERY = 32, 0.002, 4, 32
 """Of short batches, after the first ones, only some are learned from: there are many, and learning costs as much."""
 GAP_WEIGHT = 1 / 16
 LONGEST_GAP_SECONDS = 0.02
@@ -56,7 +57,7 @@ class Lane:
 
     __slots__ = (
         "_bounds", "_explorer", "_seconds", "_seen", "arrived_at", "batchable", "gap_seconds", "held_since", "latency",
-        "part_rows", "queue", "running", "sizing",
+        "due_at", "one_seconds", "part_rows", "queue", "running", "sizing",
     )  # fmt: skip
 
     def __init__(self, request: Request, latency: Latency, bounds: Bounds) -> None:
@@ -71,11 +72,15 @@ class Lane:
         self.held_since: float | None = None
         """Since when a batch is held open on purpose."""
         self.arrived_at = request.received_at
+        self.due_at = math.inf
+        """No deadline of what waits is nearer."""
         self._seen = 0
         self._explorer = Explorer()
         self.sizing: Sizing | None
         self.part_rows: int
         """Larger requests are computed in parts of this size."""
+        self.one_seconds: float
+        """Expected duration of a batch of one row; 0.0 if unknown."""
         self.resize(bounds)
 
     def resize(self, bounds: Bounds) -> None:
@@ -90,6 +95,12 @@ class Lane:
             return (Part(request, request.deadline, *size, request.criticality, request.tenant),)
         return tuple(cut(request, 0, request.rows, self.part_rows))
 
+    def enqueue(self, part: Part) -> None:
+        """A part waits."""
+        if part.deadline < self.due_at or not self.queue.items:
+            self.due_at = part.deadline
+        self.queue.offer(part)
+
     def take(self) -> Part | None:
         """The part that is next in order; it does not wait any more."""
         return cast("Part | None", self.queue.take())
@@ -100,8 +111,12 @@ class Lane:
 
     def expire(self, now: float) -> list[Part]:
         """Takes what cannot be in time any more, as far as is known for sure."""
-        certain = 0.0 if self.sizing is None or self.is_stale(now) else CERTAIN * (self.latency.seconds(1) or 0.0)
-        return cast("list[Part]", self.queue.expire(now + certain))
+        late_before = now + CERTAIN * self.one_seconds
+        if late_before < self.due_at:
+            return []
+        late = cast("list[Part]", self.queue.expire(late_before))
+        self.due_at = self.queue.next_deadline() or math.inf
+        return late
 
     def give_up(self, now: float) -> list[Part]:
         """Takes what could only be in time in so small a batch that others would be late for it.
@@ -143,7 +158,8 @@ class Lane:
         if (taught or not self._seen % SHORT_TEACH_EVERY) and crowded is not None:
             self.latency.observe(batch.padded_rows, seconds, crowded=crowded)
         self._seen += 1
-        anew = batch.trial or self._seen <= SIZED_EVERY or self._seen % SIZED_EVERY == 0
+        every = SIZED_EVERY if seconds > SHORT_SECONDS else SHORT_SIZED_EVERY
+        anew = batch.trial or self._seen <= SIZED_EVERY or self._seen % every == 0
         if anew:
             self._size()
         return anew
@@ -230,6 +246,7 @@ class Lane:
         self.sizing = best_sizing(self.latency, bounds.capacity, bounds.most_rows, bounds.buckets)
         best = bounds.most_rows if self.sizing is None else self.sizing.rows
         self.part_rows = best if self.batchable else UNSPLIT
+        self.one_seconds = self.seconds(1)
 
 
 def cut(request: Request, start: int, end: int, rows: int) -> Iterator[Part]:

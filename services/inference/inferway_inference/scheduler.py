@@ -238,7 +238,7 @@ class Scheduler:
         request.parts = (*(part for part in request.parts if part is not old), *parts)
 
     def _enqueue(self, part: Part, lane: Lane, now: float) -> None:
-        lane.queue.offer(part)
+        lane.enqueue(part)
         self._backlog.add(part, now)
         self._waits(part, lane)
 
@@ -337,6 +337,8 @@ class Scheduler:
         return self._late(late)
 
     def _late(self, late: list[Part]) -> list[Request]:
+        if not late:
+            return []
         requests = dict.fromkeys([part.payload for part in late])
         for part in late:
             self._left(part)
@@ -346,13 +348,17 @@ class Scheduler:
 
     def _gave_up(self, lane: Lane, decision: Decision, now: float) -> bool:
         given_up = lane.give_up(now)
-        decision.expired += self._late(given_up)
+        if given_up:
+            decision.expired += self._late(given_up)
         return bool(given_up)
 
     def _next_wake(self, limit: float | None, held_until: float | None) -> float | None:
-        wakes = [lane.queue.next_deadline() for lane in self._lanes.values() if lane.queue.items]
+        if not self._waiting:
+            return limit
+        wakes = [lane.due_at for lane in self._lanes.values() if lane.queue.items]
         wakes += [part.deadline for _, parts, _ in self._groups for part in parts if part in self._waiting]
-        return min((at for at in (limit, held_until, *wakes) if at is not None), default=None)
+        wakes += [at for at in (limit, held_until) if at is not None]
+        return min(wakes, default=None)
 
     def _open_lane(self, request: Request) -> Lane:
         if len(self._lanes) >= IDLE_LANES:
