@@ -1,9 +1,10 @@
 """Tries ways of running a version, briefly and in turns, and chooses one.
 
-A trial keeps one more batch at the runner than it computes at once, as the scheduler does with short batches, for some
-milliseconds, and counts the rows that come back meanwhile. Every way takes turns with each size of batch as long as
-the budget lasts, and its best turn counts: whatever else runs on the machine can only make a turn worse. A size that
-takes too long for the budget is left out.
+A trial keeps one more batch at the runner than it computes at once, as the scheduler does with short batches, and
+counts the rows that come back meanwhile. First comes a look at each way and size of batch: a few calls, which say how
+long calls take. Then all take turns, and the best turn of each counts: whatever else runs on the machine can only make
+a turn worse. Turns are as long as calls need to be told apart: some milliseconds each for a small model, half a second
+for one whose calls take 20 ms. A size that takes too long for the budget is left out.
 
 The way that computes the most rows a second wins; of ways that are about as good, one with fewer callers, then the one
 that is quickest with a single row, which is what callers feel while there is little load.
@@ -12,6 +13,7 @@ that is quickest with a single row, which is what callers feel while there is li
 from __future__ import annotations
 
 import asyncio
+import logging
 import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,13 +24,20 @@ from inferway_inference.plan import PlanTrial
 from inferway_inference.runner.base import Outcome, Runner
 from inferway_inference.tensors import Array
 
+_LOG = logging.getLogger(__name__)
+
 ABOUT_AS_GOOD = 0.93
-TURNS = 2
-ENOUGH_CALLS = 60
-"""Of one way with one size, in so many turns at least; more would not tell more."""
-SHORTEST_SECONDS = 0.01
+TURNS = 3
+ENOUGH_CALLS = 20
+"""In a turn; more would not tell more."""
+TURN_SECONDS = (0.007, 0.7)
+"""At least and at most."""
+SLOW_BUDGETS = 4.0
+"""A model of which the calls take long may take so many times the budget."""
 _LEAST_CALLS = 2
 """Of each caller in a turn."""
+_AFTER_LOOK = 2
+"""The turn that replaces what the look found: few calls may be quick by chance."""
 _PATIENCE = 3.0
 """A size is left out if a turn of it would take so many times its share of the budget."""
 
@@ -51,7 +60,6 @@ class Trial:
     rows_per_second: float = 0.0
     batch_seconds: float = 0.0
     """Median time that the runtime took."""
-    calls: int = 0
     turns: int = 0
 
     def as_plan(self) -> PlanTrial:
@@ -111,36 +119,62 @@ async def run_trials(
     ways: Sequence[Way], position: int, batches: Mapping[int, list[Array]], budget_seconds: float
 ) -> list[Trial]:
     """Tries every way with `batches` (inputs by rows) of the signature at `position`; raises the error of a call."""
-    trials = [Trial(way, rows) for rows in sorted(batches) for way in ways]
-    share = budget_seconds / max(1, TURNS * len(trials))
+    ends_at = time.perf_counter() + SLOW_BUDGETS * budget_seconds
+    trials = await _looked(ways, position, batches, SLOW_BUDGETS * budget_seconds)
+    wanted = TURNS * sum(map(_worth, trials))
+    left = ends_at - time.perf_counter()
+    if min(wanted, left) > budget_seconds:
+        _LOG.info("ways of running a slow model are compared", extra={"seconds": round(min(wanted, left), 1)})
+    for trial in trials * TURNS:
+        if time.perf_counter() < ends_at:
+            await _take_turn(trial, ways, position, batches[trial.rows], _worth(trial) * min(1.0, left / wanted))
+    return trials
+
+
+async def _looked(
+    ways: Sequence[Way], position: int, batches: Mapping[int, list[Array]], budget_seconds: float
+) -> list[Trial]:
+    """A first turn of each way with each size that the budget permits."""
+    share = budget_seconds / max(1, (TURNS + 1) * len(ways) * len(batches))
     ends_at = time.perf_counter() + budget_seconds
-    open_trials = trials
-    while open_trials and time.perf_counter() < ends_at:
-        for trial in open_trials:
-            if time.perf_counter() < ends_at and _affordable(trial, trials, share):
-                await _take_turn(trial, position, batches[trial.rows], share)
-        open_trials = [one for one in open_trials if one.turns and (one.turns < TURNS or one.calls < ENOUGH_CALLS)]
-    return [trial for trial in trials if trial.turns]
+    trials: list[Trial] = []
+    for rows in sorted(batches):
+        for way in ways:
+            if time.perf_counter() < ends_at and _affordable(way, rows, trials, share):
+                trial = Trial(way, rows)
+                await _take_turn(trial, ways, position, batches[rows], 0.0)
+                trials.append(trial)
+    return trials
 
 
-async def _take_turn(trial: Trial, position: int, inputs: Sequence[Array], share: float) -> None:
+async def _take_turn(
+    trial: Trial, ways: Iterable[Way], position: int, inputs: Sequence[Array], least_seconds: float
+) -> None:
+    """Copies in one process share its callers: those whose turn it is not have none."""
     trial.way.runner.set_callers(trial.way.callers)
-    worth = ENOUGH_CALLS / TURNS * trial.batch_seconds / trial.way.callers
-    turn = _Turn(trial.way, position, inputs, min(share, max(SHORTEST_SECONDS, worth)))
+    for way in ways:
+        if way.runner is not trial.way.runner:
+            way.runner.set_callers(0)
+    turn = _Turn(trial.way, position, inputs, least_seconds)
     await turn.take()
-    trial.calls += len(turn.seconds)
     trial.turns += 1
     reached = len(turn.seconds) * trial.rows / (turn.ended - turn.began)
-    if reached > trial.rows_per_second:
+    if reached > trial.rows_per_second or trial.turns == _AFTER_LOOK:
         trial.rows_per_second, trial.batch_seconds = reached, statistics.median(turn.seconds)
 
 
-def _affordable(trial: Trial, trials: Iterable[Trial], share: float) -> bool:
+def _worth(trial: Trial) -> float:
+    """How long a turn should take, in seconds."""
+    least, most = TURN_SECONDS
+    return min(max(ENOUGH_CALLS * trial.batch_seconds / trial.way.callers, least), most)
+
+
+def _affordable(way: Way, rows: int, trials: Iterable[Trial], share: float) -> bool:
     """As far as the same way with fewer rows tells."""
-    tried = [one for one in trials if one.way == trial.way and one.rows <= trial.rows and one.turns]
+    tried = [one for one in trials if one.way == way]
     if not tried:
         return True
-    return _LEAST_CALLS * tried[-1].batch_seconds / tried[-1].rows * trial.rows < _PATIENCE * share
+    return _LEAST_CALLS * tried[-1].batch_seconds / tried[-1].rows * rows < _PATIENCE * share
 
 
 def choose(trials: Sequence[Trial]) -> Way | None:

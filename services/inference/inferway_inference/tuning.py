@@ -49,7 +49,7 @@ class TuningOptions:
     """Within which tuning happens."""
 
     budget_seconds: float = 2.0
-    """For trials; 0 turns them off."""
+    """For trials, and some times as long for a model of which the calls take long; 0 turns them off."""
     load_seconds: float = math.inf
     """How long the first copy took to load."""
     twins: bool = True
@@ -142,14 +142,14 @@ async def _compare(
     best.runner.set_callers(best.callers)
     seen = next(observed for runner, _, observed in runners if runner is best.runner)
     key = curve_key(signature.name, [array.shape for array in batches[min(batches)]])
-    crowded = [
-        Observed(key, trial.rows, trial.batch_seconds, crowded=True)
+    tried = [
+        Observed(key, trial.rows, trial.batch_seconds, crowded=best.callers > 1)
         for trial in trials
-        if trial.way == best and best.callers > 1
+        if trial.way == best
     ]
     shown = tuple(map(Trial.as_plan, trials))
     return replace(
-        alone, runner=best.runner, callers=best.callers, threads=best.threads, trials=shown, observed=[*seen, *crowded]
+        alone, runner=best.runner, callers=best.callers, threads=best.threads, trials=shown, observed=[*seen, *tried]
     )
 
 

@@ -80,7 +80,7 @@ class Runner(Protocol):
         """It serves from now on, and no longer at low priority."""
 
     def set_callers(self, callers: int) -> None:
-        """How many calls are computed at once; one until this is called."""
+        """How many calls are computed at once; one until this is called, and none while another copy is tried."""
 
     def call(
         self, signature: int, inputs: Sequence[Array], outputs: tuple[int, ...], done: Done, traceparent: str = ""

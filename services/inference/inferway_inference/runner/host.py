@@ -126,7 +126,8 @@ class RunnerHost(asyncio.Protocol):
 
     def tell_callers(self) -> None:
         """As many calls are computed at once as the versions here want together."""
-        self._order(Kind.CALLERS, {"callers": sum(tenant.callers for tenant in self.tenants.values())})
+        wanted = sum(tenant.callers for tenant in self.tenants.values())
+        self._order(Kind.CALLERS, {"callers": max(1, wanted)})  # one is needed to hear of the next order
 
     def promote(self) -> None:
         """Gives the process normal priority: it serves from now on."""
