@@ -1,6 +1,7 @@
 """Measures the inference engine: `make bench-engine`. Every figure stands beside its baseline of the same run.
 
-    throughput  rows/s of a worker at concurrency 32, against the best in process of batches 1, 8, 32 and callers 1, 2
+    throughput  rows/s of a worker at concurrency 32, against the best in process of batches 1, 8, 32 and callers 1, 2;
+                of the medium model with requests of one row, which measure the transport, and of 32 rows
     latency     p50 with one caller, against the same version that may not batch at all
     overhead    the worker's CPU beyond the model's own, for each request, by process and inline
     swaps       a second model is replaced 20 times beside a hot one: the hot one's p99, and the memory afterwards
@@ -127,31 +128,31 @@ class Engine:
         return self.stack.workers[0].target
 
 
-def throughput(engine: Engine, model: str) -> dict[str, Any]:
-    """Measure 1."""
-    payload = request(model, engine.serve(model, model), 1)
+def throughput(engine: Engine, model: str, sizes: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Measure 1, with requests of each of `sizes` rows."""
+    version = engine.serve(model, model)
+    payloads = {rows: request(model, version, rows) for rows in sizes}
     alone = InProcess(engine.models, model)
-    seconds, own = engine.options.seconds, []
+    seconds = engine.options.seconds
+    own: dict[int, list[float]] = {rows: [] for rows in sizes}
     best: dict[tuple[int, int], list[float]] = {way: [] for way in WAYS}
     try:
         for turn in range(engine.options.rounds):
-            own.append(engine.load(payload, 32, seconds)["rps"])
+            for rows, payload in payloads.items():
+                own[rows].append(rows * engine.load(payload, 32, seconds)["rps"])
+                print(f"  {model} x {rows}: inferway {own[rows][-1]:.0f} rows/s", flush=True)
             for way in WAYS if turn % 2 == 0 else WAYS[::-1]:
                 best[way].append(alone.rate(*way, seconds / 4))
-            print(f"  {model}: inferway {own[-1]:.0f} rows/s", flush=True)
     finally:
         alone.end()
     medians = {f"{rows} x {callers}": statistics.median(rates) for (rows, callers), rates in best.items()}
     winner = max(medians, key=lambda way: medians[way])
-    reached = statistics.median(own)
-    return {
-        "model": model,
-        "rows_per_second": reached,
-        "in_process": medians,
-        "best_way": winner,
-        "ratio": reached / medians[winner],
-        "plan": engine.plan(model),
-    }
+    common = {"model": model, "in_process": medians, "best_way": winner, "plan": engine.plan(model)}
+    reached = {rows: statistics.median(rates) for rows, rates in own.items()}
+    return [
+        {**common, "rows": rows, "rows_per_second": rate, "ratio": rate / medians[winner]}
+        for rows, rate in reached.items()
+    ]
 
 
 def latency(engine: Engine, model: str) -> dict[str, Any]:
@@ -194,7 +195,10 @@ def run(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
         subprocess.run([sys.executable, "-m", "benchmarks.models", str(models)], cwd=ROOT, check=True)
     found: dict[str, Any] = {}
     parts: dict[str, Callable[[Engine], Any]] = {
-        "throughput": lambda engine: [throughput(engine, model) for model in ("medium", "mobilenet")],
+        "throughput": lambda engine: [
+            *throughput(engine, "medium", (1, 32)),
+            *throughput(engine, "mobilenet", (1,)),
+        ],
         "latency": lambda engine: [latency(engine, model) for model in ("tiny", "medium")],
         "overhead": lambda engine: [
             overhead(engine, isolation, model, rows, concurrency)
@@ -214,7 +218,8 @@ def lines(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
     """What was measured, the figure, and whether its bar was held."""
     for row in found.get("throughput", ()):
         text = f"{row['rows_per_second']:.0f} rows/s; best in process {row['in_process'][row['best_way']]:.0f}"
-        yield (f"{row['model']} at 32", f"{text} ({row['best_way']})", verdict(row["ratio"], THROUGHPUT_BAR, low=True))
+        name = f"{row['model']} x {row['rows']} at 32"
+        yield name, f"{text} ({row['best_way']})", verdict(row["ratio"], THROUGHPUT_BAR, low=True)
     for row in found.get("latency", ()):
         text = f"p50 {row['p50_us']['batching']:.0f} µs; never batching {row['p50_us']['alone']:.0f} µs"
         yield f"{row['model']} at 1", text, verdict(row["ratio"], LATENCY_BAR, low=False)
