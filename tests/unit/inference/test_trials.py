@@ -79,3 +79,36 @@ async def test_of_equal_ways_the_one_that_is_quickest_alone_wins():
 
     assert choose([Trial(one, 1, 100.0, 0.010), Trial(many, 1, 100.0, 0.006)]) is many
     assert choose([]) is None
+
+
+async def test_a_trial_has_the_process_to_itself():
+    """Copies in one process share its callers: those of the other copy would compute half of the calls tried."""
+
+    class Sharing(FakeRunner):
+        others_callers = 0
+
+        def _compute(self) -> None:
+            self.others_callers = max(self.others_callers, *(one.callers for one in runners if one is not self))
+            super()._compute()
+
+    runners = [Sharing(lambda *_: 0.001), Sharing(lambda *_: 0.001)]
+    await run_trials([Way(runner, 1, callers) for runner in runners for callers in (1, 2)], 0, BATCHES, 0.2)
+
+    assert [runner.others_callers for runner in runners] == [0, 0]
+
+
+async def test_a_lucky_look_does_not_decide():
+    """A few calls may be quick by chance; what counts is the turns, which are long enough to tell."""
+
+    class Lucky(FakeRunner):
+        calls = 0
+
+        def _computed(self, inputs: object, done: Callable[[Outcome], None], seconds: float) -> None:
+            self.calls += 1
+            super()._computed(inputs, done, seconds)
+
+    runner = Lucky(lambda *_: 0.0001 if runner.calls < 3 else 0.005)
+    [trial] = await run_trials([Way(runner, 1, 1)], 0, {1: BATCHES[1]}, 0.5)
+
+    assert trial.rows_per_second < 250
+    assert trial.turns > 2
