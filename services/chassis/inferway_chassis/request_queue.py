@@ -106,14 +106,18 @@ class RequestQueue(Generic[T]):
             raise _full("rows", self.rows, limits.max_rows)
         if self.byte_count + item.byte_count > limits.max_bytes and self.items:
             raise _full("bytes", self.byte_count, limits.max_bytes)
-        group = self._classes.setdefault(item.criticality, _Class())
+        group = self._classes.get(item.criticality)
+        if group is None:
+            group = self._classes[item.criticality] = _Class()
         tenant = group.tenants.get(item.tenant)
         if tenant is None or tenant.head() is None:
             start = max(group.virtual_time, tenant.virtual_start if tenant else 0.0)
             tenant = group.tenants[item.tenant] = _Tenant(start)
         self._arrivals += 1
         heappush(tenant.waiting, (item.deadline, self._arrivals, item))
-        self._count(item, +1)
+        self.items += 1
+        self.rows += item.rows
+        self.byte_count += item.byte_count
 
     def peek(self) -> Queued[T] | None:
         """The request that `take` would return."""
@@ -135,6 +139,8 @@ class RequestQueue(Generic[T]):
             group.virtual_time = tenant.virtual_start
             tenant.virtual_start += item.rows / self._weights.get(name, 1.0)
             self._leave(item)
+            if not self.items:
+                group.tenants.clear()  # nobody is left to be ahead of
             return item
         return None
 
@@ -178,12 +184,9 @@ class RequestQueue(Generic[T]):
 
     def _leave(self, item: Queued[T]) -> None:
         item.gone = True
-        self._count(item, -1)
-
-    def _count(self, item: Queued[T], sign: int) -> None:
-        self.items += sign
-        self.rows += sign * item.rows
-        self.byte_count += sign * item.byte_count
+        self.items -= 1
+        self.rows -= item.rows
+        self.byte_count -= item.byte_count
 
     def _compact(self) -> None:
         """Forgets removed entries that are not at the head of their heap, so that cancels do not pile up."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
-from inferway_inference.work import Batch, DispatchReason
+from inferway_inference.work import DispatchReason
 
 LAST = 64
 
@@ -51,22 +51,14 @@ class DecisionLog:
     def __init__(self) -> None:
         """Nothing was decided."""
         self._last: deque[Dispatch] = deque(maxlen=LAST)
-        self._underway: dict[Batch, Dispatch] = {}
 
     def __iter__(self) -> Iterator[Dispatch]:
         """Oldest first."""
         return iter(self._last)
 
-    def dispatched(self, batch: Batch, dispatch: Dispatch) -> None:
-        """A batch left."""
+    def dispatched(self, dispatch: Dispatch) -> None:
+        """A batch left; who dispatched it writes down when it was computed."""
         self._last.append(dispatch)
-        self._underway[batch] = dispatch
-
-    def ended(self, batch: Batch, compute_seconds: float = 0.0) -> None:
-        """The runner is done with it."""
-        dispatch = self._underway.pop(batch, None)
-        if dispatch is not None:
-            dispatch.compute_seconds = compute_seconds
 
 
 def in_words(dispatch: Dispatch) -> str:

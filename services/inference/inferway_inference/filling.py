@@ -16,7 +16,7 @@ def fill(lane: Lane, why: Hold, free: int, max_bytes: int, now: float) -> Batch:
     assert first is not None
     if not lane.batchable:
         return Batch([first], DispatchReason.UNBATCHED)
-    if lane.peek() is None:
+    if not lane.queue.items:
         return Batch([first], DispatchReason.FULL if first.rows >= lane.part_rows > 1 else why.reason)
     trial = lane.trial_rows(first, now)
     most = trial or max(first.rows, lane.batch_rows(free, first.rows))

@@ -56,8 +56,8 @@ class Lane:
     """Of one key."""
 
     __slots__ = (
-        "_bounds", "_explorer", "_seconds", "_seen", "arrived_at", "batchable", "gap_seconds", "held_since", "latency",
-        "due_at", "one_seconds", "part_rows", "queue", "running", "sizing",
+        "_bounds", "_explorer", "_seconds", "_seen", "arrived_at", "batchable", "due_at", "gap_seconds", "held_since",
+        "latency", "one_seconds", "part_rows", "queue", "running", "sizing",
     )  # fmt: skip
 
     def __init__(self, request: Request, latency: Latency, bounds: Bounds) -> None:

@@ -73,7 +73,7 @@ class Scheduler:
         self._backlog = Backlog()
         self._groups: deque[tuple[Lane, list[Part], Cause]] = deque()
         """To be computed next, each as one batch: halves of failed ones. Suspects go last, when nothing else runs."""
-        self._running: dict[Batch, Lane] = {}
+        self._running: dict[Batch, tuple[Lane, Dispatch]] = {}
         """By dispatch."""
         self._suspect: Batch | None = None
         """At the runner, alone."""
@@ -259,7 +259,7 @@ class Scheduler:
             return not running
         if running != self.capacity:
             return running < self.capacity
-        last, lane = next(reversed(self._running.items()))
+        last, (lane, _) = next(reversed(self._running.items()))
         return 0.0 < lane.seconds(last.rows) < PIPELINE_BELOW_SECONDS
 
     def _free_at(self, now: float) -> float:
@@ -309,25 +309,25 @@ class Scheduler:
         expected = lane.seconds(batch.rows)
         batch.expected_end = self._free_at(now) + expected
         batch.dispatched_at = now
-        self._running[batch] = lane
+        self._crowd.enter(batch, now)
+        requests = batch.requests
+        waited = now - min([request.received_at for request in requests])
+        held = 0.0 if lane.held_since is None else now - lane.held_since
+        key = (requests[0].signature_name, len(requests), batch.rows, batch.reason, cause)
+        record = Dispatch(now, *key, waited, expected, lane.queue.rows, held, why.costs_seconds)
+        self.log.dispatched(record)
+        self._running[batch] = lane, record
         self._note_free()
         lane.running += 1
-        self._crowd.enter(batch, now)
-        oldest = min([request.received_at for request in batch.requests])
-        held = 0.0 if lane.held_since is None else now - lane.held_since
-        numbers = (now - oldest, expected, lane.queue.rows, held, why.costs_seconds)
-        signature = batch.signature.name
-        record = Dispatch(now, signature, len(batch.requests), batch.rows, batch.reason, cause, *numbers)
-        self.log.dispatched(batch, record)
 
     def _left_runner(self, batch: Batch, now: float, compute_seconds: float = 0.0) -> tuple[Lane, float]:
         """Its lane, and how many computed beside it."""
-        lane = self._running.pop(batch)
+        lane, record = self._running.pop(batch)
+        record.compute_seconds = compute_seconds
         self._note_free()
         lane.running -= 1
         if self._suspect is batch:
             self._suspect = None
-        self.log.ended(batch, compute_seconds)
         return lane, self._crowd.leave(batch, now)
 
     def _expire(self, now: float) -> list[Request]:

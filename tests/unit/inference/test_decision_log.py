@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inferway_inference.decision_log import LAST, Cause, DecisionLog, Dispatch, in_words
-from inferway_inference.work import Batch, DispatchReason
-from tests.unit.inference.requests import admitted, whole
+from inferway_inference.work import DispatchReason
 
 
 def dispatch(reason: DispatchReason, cause: Cause = Cause.USUAL, **numbers: float) -> Dispatch:
@@ -46,11 +45,9 @@ def test_each_reason_is_a_sentence_with_units(decision: Dispatch, words: str):
 
 
 def test_only_the_last_decisions_are_kept():
-    """And nothing of the requests in them."""
+    """However many there were: it is memory, and nobody reads more."""
     log = DecisionLog()
     for number in range(LAST + 5):
-        batch = Batch(whole(admitted(number)), DispatchReason.IDLE)
-        log.dispatched(batch, dispatch(DispatchReason.IDLE))
-        log.ended(batch, 0.5)
+        log.dispatched(dispatch(DispatchReason.IDLE, waited_seconds=number))
 
-    assert [one.compute_seconds for one in log] == [0.5] * LAST
+    assert [one.waited_seconds for one in log] == list(range(5, LAST + 5))
