@@ -109,6 +109,12 @@ class Lane:
         """The part that is next in order."""
         return cast("Part | None", self.queue.peek())
 
+    def urgency(self) -> tuple[int, float]:
+        """Of what is next in order, of which there must be some: criticality and deadline."""
+        head = self.peek()
+        assert head is not None
+        return head.criticality, head.deadline
+
     def expire(self, now: float) -> list[Part]:
         """Takes what cannot be in time any more, as far as is known for sure."""
         late_before = now + CERTAIN * self.one_seconds
@@ -124,7 +130,8 @@ class Lane:
         That is so in a backlog, which is worked off by full batches, or it grows until everybody is
         late by a little.
         """
-        sizing, given_up = self.sizing, list[Part]()
+        sizing = self.sizing
+        given_up: list[Part] = []
         while sizing is not None and self.queue.rows >= BACKLOG * sizing.rows:
             head = self.peek()
             if head is None or self.is_stale(now):

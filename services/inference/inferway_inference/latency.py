@@ -169,6 +169,8 @@ class Curve:
     def _keep_rising(self, place: int) -> None:
         """The knot at `place` was moved: it stops at those with more samples, and pushes the others."""
         knot, above, below = self.knots[place], self.knots[place + 1 :], self.knots[:place]
+        if (not below or below[-1].seconds <= knot.seconds) and (not above or knot.seconds <= above[0].seconds):
+            return
         if knot.samples < CERTAIN_SAMPLES:
             knot.seconds = min([knot.seconds, *[other.seconds for other in above if other.samples > knot.samples]])
             knot.seconds = max([knot.seconds, *[other.seconds for other in below if other.samples > knot.samples]])

@@ -272,7 +272,7 @@ class Scheduler:
 
     def _most_urgent(self) -> Lane:
         lanes = [lane for lane in self._lanes.values() if lane.queue.items]
-        return lanes[0] if len(lanes) == 1 else min(lanes, key=_urgency)
+        return lanes[0] if len(lanes) == 1 else min(lanes, key=Lane.urgency)
 
     def _hold(self, lane: Lane, now: float) -> Hold:
         """Waiting is only a question when the last free runner would be taken, and nothing else could use it."""
@@ -313,8 +313,10 @@ class Scheduler:
         requests = batch.requests
         waited = now - min([request.received_at for request in requests])
         held = 0.0 if lane.held_since is None else now - lane.held_since
-        key = (requests[0].signature_name, len(requests), batch.rows, batch.reason, cause)
-        record = Dispatch(now, *key, waited, expected, lane.queue.rows, held, why.costs_seconds)
+        record = Dispatch(
+            now, requests[0].signature_name, len(requests), batch.rows, batch.reason, cause,
+            waited, expected, lane.queue.rows, held, why.costs_seconds,
+        )  # fmt: skip
         self.log.dispatched(record)
         self._running[batch] = lane, record
         self._note_free()
@@ -392,9 +394,3 @@ class Scheduler:
         self._backlog.remove(part)
         self.waiting_rows -= part.rows
         self.waiting_bytes -= part.byte_count
-
-
-def _urgency(lane: Lane) -> tuple[int, float]:
-    head = lane.peek()
-    assert head is not None
-    return head.criticality, head.deadline
