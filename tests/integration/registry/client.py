@@ -121,8 +121,8 @@ async def refusal(call: Awaitable[object]) -> InferwayError:
     try:
         answer = await call
     except aio.AioRpcError as error:
-        details = dict(error.trailing_metadata() or ())["grpc-status-details-bin"]
-        assert isinstance(details, bytes)
+        details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+        assert isinstance(details, bytes), f"grpc itself refused: {error.code().name} {error.details()}"
         return from_status(Status.FromString(details))
     raise AssertionError(f"not refused: {answer}")
 
