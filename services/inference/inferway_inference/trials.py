@@ -2,9 +2,12 @@
 
 A trial keeps one more batch at the runner than it computes at once, as the scheduler does with short batches, and
 counts the rows that come back meanwhile. First comes a look at each way and size of batch: a few calls, which say how
-long calls take. Then all take turns, and the best turn of each counts: whatever else runs on the machine can only make
-a turn worse. Turns are as long as calls need to be told apart: some milliseconds each for a small model, half a second
-for one whose calls take 20 ms. A size that takes too long for the budget is left out.
+long calls take. Then all take turns, as long as calls need to be told apart: some milliseconds each for a small model,
+half a second for one whose calls take 20 ms. The middle one counts. A size that takes too long for the budget is left
+out.
+
+What others took of the machine meanwhile is reckoned back: where half of it is taken two callers reach no more than
+one, and would never be chosen.
 
 The way that computes the most rows a second wins; of ways that are about as good, one with fewer callers, then the one
 that is quickest with a single row, which is what callers feel while there is little load.
@@ -22,6 +25,8 @@ from dataclasses import dataclass, field
 from inferway.errors import InferwayError, RunnerCrashed
 from inferway_inference.plan import PlanTrial
 from inferway_inference.runner.base import Outcome, Runner
+from inferway_inference.runner.host import cores
+from inferway_inference.runner.usage import undisturbed, usage
 from inferway_inference.tensors import Array
 
 _LOG = logging.getLogger(__name__)
@@ -36,8 +41,6 @@ SLOW_BUDGETS = 4.0
 """A model of which the calls take long may take so many times the budget."""
 _LEAST_CALLS = 2
 """Of each caller in a turn."""
-_AFTER_LOOK = 2
-"""The turn that replaces what the look found: few calls may be quick by chance."""
 _PATIENCE = 3.0
 """A size is left out if a turn of it would take so many times its share of the budget."""
 
@@ -58,9 +61,17 @@ class Trial:
     way: Way
     rows: int
     rows_per_second: float = 0.0
+    """On an idle machine."""
     batch_seconds: float = 0.0
     """Median time that the runtime took."""
-    turns: int = 0
+    _turns: list[tuple[float, float]] = field(default_factory=list)
+
+    def note(self, rows_per_second: float, batch_seconds: float) -> None:
+        """After a turn. The look counts only until there are others: few calls may be quick by chance."""
+        self._turns.append((rows_per_second, batch_seconds))
+        counted = self._turns[1:] or self._turns
+        self.rows_per_second = statistics.median([rate for rate, _ in counted])
+        self.batch_seconds = min([seconds for _, seconds in counted])
 
     def as_plan(self) -> PlanTrial:
         """For display."""
@@ -155,12 +166,12 @@ async def _take_turn(
     for way in ways:
         if way.runner is not trial.way.runner:
             way.runner.set_callers(0)
+    before = usage(trial.way.runner.pid)
     turn = _Turn(trial.way, position, inputs, least_seconds)
     await turn.take()
-    trial.turns += 1
-    reached = len(turn.seconds) * trial.rows / (turn.ended - turn.began)
-    if reached > trial.rows_per_second or trial.turns == _AFTER_LOOK:
-        trial.rows_per_second, trial.batch_seconds = reached, statistics.median(turn.seconds)
+    quicker = undisturbed(before, usage(trial.way.runner.pid), time.perf_counter() - turn.began, cores())
+    reached = quicker * len(turn.seconds) * trial.rows / (turn.ended - turn.began)
+    trial.note(reached, statistics.median(turn.seconds))
 
 
 def _worth(trial: Trial) -> float:
