@@ -122,7 +122,8 @@ async def refusal(call: Awaitable[object]) -> InferwayError:
         answer = await call
     except aio.AioRpcError as error:
         details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
-        assert isinstance(details, bytes), f"grpc itself refused: {error.code().name} {error.details()}"
+        if not isinstance(details, bytes):
+            raise AssertionError(f"grpc itself refused: {error.code().name} {error.details()}") from error
         return from_status(Status.FromString(details))
     raise AssertionError(f"not refused: {answer}")
 
