@@ -121,11 +121,12 @@ async def refusal(call: Awaitable[object]) -> InferwayError:
     try:
         answer = await call
     except aio.AioRpcError as error:
-        details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
-        if not isinstance(details, bytes):
-            raise AssertionError(f"grpc itself refused: {error.code().name} {error.details()}") from error
-        return from_status(Status.FromString(details))
-    raise AssertionError(f"not refused: {answer}")
+        refused = error
+    else:
+        raise AssertionError(f"not refused: {answer}")
+    details = dict(refused.trailing_metadata() or ()).get("grpc-status-details-bin")
+    assert isinstance(details, bytes), f"grpc itself refused: {refused.code().name} {refused.details()}"
+    return from_status(Status.FromString(details))
 
 
 async def first(stream: AsyncIterable[Any]) -> Any:
