@@ -283,7 +283,7 @@ async def test_a_pinned_version_that_nothing_names_says_so(bed: Bed) -> None:
     error = await refusal_of(bed.stub.Predict(predict_request(target=pb.Target(endpoint="echo", version=2)), timeout=5))
 
     assert (error.code, error.reason, error.retryable) == ("FAILED_PRECONDITION", "VERSION_NOT_SERVED", False)
-    assert "no arm and no alias names it" in error.message
+    assert "no arm, alias or policy names it" in error.message
 
 
 async def test_numbers_and_aliases_pin_a_version(bed: Bed) -> None:
