@@ -12,7 +12,8 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -59,9 +60,23 @@ class CommandError(Exception):
     """The command cannot go on; the message is one line that says what to do."""
 
 
-out = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+class _Screen(Console):
+    """A console that spells out what a terminal would obey: much of what is shown was named by others."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As the base, with text escaped; what rich itself tells the terminal stays."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(escaped(segment.text), segment.style)
+
+
+def escaped(text: str) -> str:
+    """The text with every character that cannot be printed as Python writes it in a string; line ends stay."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+out = _Screen(highlight=False, soft_wrap=not sys.stdout.isatty())
 """Results."""
-err = Console(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
+err = _Screen(stderr=True, highlight=False, soft_wrap=not sys.stderr.isatty())
 """Progress and errors."""
 
 
@@ -107,7 +122,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Row], empty: 
     for column in columns:
         table.add_column(column.replace("_", " "), overflow="fold")
     for row in listed:
-        table.add_row(*(Text(_cell(row.get(column))) for column in columns))
+        table.add_row(*(Text(escaped(_cell(row.get(column)))) for column in columns))
     out.print(table)
 
 

@@ -41,6 +41,7 @@ from inferway_registry.resources import (
 from inferway_registry.routing import RoutingSnapshot
 from inferway_registry.serving import MAX_BATCH_ROWS
 from inferway_registry.uploads import Draft, Progress
+from inferway_registry.wording import has_control_characters
 
 MAX_TEXT_CHARACTERS = 4_096
 MAX_LABELS = 64
@@ -72,6 +73,8 @@ def _config(config: pb.VersionConfig) -> VersionConfig:
         raise InvalidField.at("config.max_batch_rows", f"expected 0 to {MAX_BATCH_ROWS}")
     if len(config.description) > MAX_TEXT_CHARACTERS:
         raise InvalidField.at("config.description", f"longer than {MAX_TEXT_CHARACTERS} characters")
+    if has_control_characters(config.description.replace("\n", "")):
+        raise InvalidField.at("config.description", "control characters other than line ends are not permitted")
     if config.isolation not in _ISOLATIONS:
         raise InvalidField.at("config.isolation", "expected ISOLATION_PROCESS, ISOLATION_GROUP or ISOLATION_INLINE")
     if not 0 <= config.memory_bytes <= MAX_MEMORY_BYTES:
@@ -94,6 +97,8 @@ def _labels(labels: dict[str, str], field: str) -> dict[str, str]:
         raise InvalidField.at(field, f"keys have 1 to {MAX_LABEL_CHARACTERS} characters")
     if any(len(value) > MAX_LABEL_CHARACTERS for value in labels.values()):
         raise InvalidField.at(field, f"values have at most {MAX_LABEL_CHARACTERS} characters")
+    if any(map(has_control_characters, (*labels, *labels.values()))):
+        raise InvalidField.at(field, "control characters are not permitted")
     return labels
 
 

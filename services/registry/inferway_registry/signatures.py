@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from inferway.datatypes import FLOATING, MAX_RANK, Datatype
 from inferway.errors import CorruptArtifact, InvalidField
 from inferway_registry.resources import Signature, TensorSpec
-from inferway_registry.wording import listed
+from inferway_registry.wording import has_control_characters, listed, shown
 
 MAX_SIGNATURES = 100
 MAX_TENSORS = 1_000
@@ -26,9 +26,11 @@ class Reading:
         return CorruptArtifact(f"{self.file}: {problem}", path=self.file)
 
     def check_name(self, name: str, what: str) -> None:
-        """Raises CorruptArtifact for an empty or very long name of `what`."""
+        """Raises CorruptArtifact for an empty or very long name of `what`, or one that a terminal would obey."""
         if not 0 < len(name) <= MAX_NAME_CHARACTERS:
             raise self.corrupt(f"{what} has a name of {len(name)} characters; expected 1 to {MAX_NAME_CHARACTERS}")
+        if has_control_characters(name):
+            raise self.corrupt(f"{what} has the name {shown(repr(name))}; control characters are not permitted")
 
     def check_count(self, count: int, where: str) -> None:
         """Raises CorruptArtifact for more tensors than a signature may have."""

@@ -1,11 +1,17 @@
-"""What callers sent, in messages: cut to a length that fits into an error's headers."""
+"""What callers sent: whether it may be shown on a terminal, and cut to a length that fits into an error's headers."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 
 MAX_SHOWN_CHARACTERS = 80
 MAX_LISTED = 10
+
+
+def has_control_characters(text: str) -> bool:
+    """Whether it could move the cursor of a terminal, or change what stands there."""
+    return any(unicodedata.category(character) == "Cc" for character in text)
 
 
 def shown(text: str) -> str:

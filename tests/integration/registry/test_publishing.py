@@ -420,8 +420,13 @@ async def test_an_upload_must_say_what_executes_it(client: Client):
         saved_model({"serving_default": signature({"x": tensor(shape=(1,) * 17)}, {"y": tensor()})}),
         saved_model({"serving_default": signature({"x": tensor(shape=(-2,))}, {"y": tensor()})}),
         saved_model({f"s{n}": signature({"x": tensor()}, {"y": tensor()}) for n in range(101)}),
+        saved_model({"\x1b[2J": signature({"x": tensor()}, {"y": tensor()})}),
+        saved_model({"serving_default": signature({"x\r": tensor()}, {"y": tensor()})}),
     ],
-    ids=["garbage", "empty", "untagged", "no signature", "no output", "resource", "rank 17", "dim -2", "many"],
+    ids=[
+        *("garbage", "empty", "untagged", "no signature", "no output", "resource", "rank 17", "dim -2", "many"),
+        *("escape in a signature", "escape in an input"),
+    ],
 )
 async def test_a_corrupt_saved_model_is_not_published(client: Client, graph: bytes):
     """A version that nobody can call must not become the newest."""
@@ -431,6 +436,23 @@ async def test_a_corrupt_saved_model_is_not_published(client: Client, graph: byt
 
     assert type(refused) is CorruptArtifact
     assert refused.metadata == {"path": "saved_model.pb"}
+
+
+@pytest.mark.parametrize(
+    ("config", "field"),
+    [
+        ({"description": "fine\x1b]0;title\x07"}, "config.description"),
+        ({"labels": {"a\x9b": "b"}}, "config.labels"),
+        ({"labels": {"a": "b\n"}}, "config.labels"),
+    ],
+)
+async def test_what_a_terminal_would_obey_is_no_text(client: Client, config: dict[str, Any], field: str):
+    """Whoever lists models reads it; a publisher must not paint on their screens. Lines of a description are fine."""
+    refused = await refusal(client.begin(config=resources.VersionConfig(**config)))
+
+    assert type(refused) is InvalidField
+    assert refused.violations[0].field == field
+    await client.begin(config=resources.VersionConfig(description="one\ntwo\n"))
 
 
 @pytest.mark.parametrize("name", ["z", "count"])

@@ -183,3 +183,20 @@ def test_any_bytes_are_a_model_or_refused_and_nothing_else(changes: list[tuple[i
             damaged[place % len(damaged)] = value
         with contextlib.suppress(InferwayError):
             read(bytes(damaged))
+
+
+def test_a_name_that_a_terminal_would_obey_is_refused():
+    """It would be shown to whoever looks at the model, and could hide or fake what stands there."""
+    evil = "x\x1b[2J"
+    onnx_content = model(
+        [helper.make_node("Identity", [evil], ["y"])], [tensor(evil)], [tensor("y")]
+    ).SerializeToString()
+
+    for read in (
+        lambda: read_onnx(onnx_content),
+        lambda: litert_model.read_signatures(made({evil: (X, Y)})),
+        lambda: litert_model.read_signatures(made({"serving_default": (X, {evil: (INT8, (-1, 2))})})),
+    ):
+        with pytest.raises(CorruptArtifact, match=r"the name 'x\\x1b\[2J'; control characters") as caught:
+            read()
+        assert caught.value.metadata["path"] in ("model.onnx", "model.tflite")
