@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import typer
 from google.protobuf.duration_pb2 import Duration
@@ -18,11 +18,18 @@ from inferway_cli.registry import Registry
 from inferway_cli.serving_words import figure, listed
 from inferway_cli.views import bare
 
+N = TypeVar("N", int, float)
 AUTO = "auto"
 """What hands a bound back to the worker."""
 POLL_SECONDS = 0.1
 HEARD_SECONDS = 5.0
 """By then a worker has heard of a change and said so."""
+MAX_BATCH_ROWS = 1 << 20
+MAX_QUEUE_DELAY_MS = 10_000
+MAX_BUCKETS = 64
+MAX_INSTANCES = 256
+OWN_INSTANCES = 1
+"""Copies that a worker makes where nobody says how many."""
 Options = resources_pb2.ServingOptions
 Plan = worker_service_pb2.ServingPlan
 
@@ -38,27 +45,39 @@ class Bound:
     """A value of the options, as it is typed."""
     planned: Callable[[Plan], Any]
     """What a plan has in its place, in the form of the options."""
+    permitted: str
+    """What may be typed, in words; the registry's own range."""
 
     def typed(self, options: Options) -> str:
         """As it would be typed; `auto` if it is not set."""
         return self.shown(_value(options, self)) if is_set(options, self) else AUTO
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+def _rows(text: str) -> int:
+    return _within(1, int(text), MAX_BATCH_ROWS)
+
+
+def _instances(text: str) -> int:
+    return _within(1, int(text), MAX_INSTANCES)
 
 
 def _buckets(text: str) -> list[int]:
-    return [_count(part) for part in text.split(",")]
+    sizes = [_rows(part) for part in text.split(",")]
+    if sizes != sorted(set(sizes)) or len(sizes) > MAX_BUCKETS:
+        raise ValueError
+    return sizes
 
 
 def _delay(text: str) -> Duration:
     delay = Duration()
-    delay.FromMicroseconds(round(float(text) * 1e3))
+    delay.FromMicroseconds(round(_within(0, float(text), MAX_QUEUE_DELAY_MS) * 1e3))
     return delay
+
+
+def _within(least: int, number: N, most: int) -> N:
+    if not least <= number <= most:
+        raise ValueError
+    return number
 
 
 def _milliseconds(delay: Duration) -> str:
@@ -66,16 +85,44 @@ def _milliseconds(delay: Duration) -> str:
 
 
 def _planned_delay(plan: Plan) -> Duration:
-    return _delay(str(plan.max_queue_delay_us / 1e3))
+    delay = Duration()
+    delay.FromMicroseconds(plan.max_queue_delay_us)
+    return delay
 
 
 BOUNDS = (
-    Bound("--max-batch-rows", "max_batch_rows", _count, str, lambda plan: plan.max_batch_rows),
-    Bound("--max-queue-delay", "max_queue_delay", _delay, _milliseconds, _planned_delay),
     Bound(
-        "--buckets", "buckets", _buckets, lambda sizes: listed(sizes).replace(" ", ""), lambda plan: list(plan.buckets)
+        "--max-batch-rows",
+        "max_batch_rows",
+        _rows,
+        str,
+        lambda plan: plan.max_batch_rows,
+        f"a number of rows from 1 to {MAX_BATCH_ROWS}",
     ),
-    Bound("--instances", "instances", _count, str, lambda plan: plan.instances),
+    Bound(
+        "--max-queue-delay",
+        "max_queue_delay",
+        _delay,
+        _milliseconds,
+        _planned_delay,
+        f"milliseconds from 0 to {MAX_QUEUE_DELAY_MS}",
+    ),
+    Bound(
+        "--buckets",
+        "buckets",
+        _buckets,
+        lambda sizes: listed(sizes).replace(" ", ""),
+        lambda plan: list(plan.buckets),
+        f"at most {MAX_BUCKETS} sizes from 1 to {MAX_BATCH_ROWS}, each above the last, such as 1,8,32",
+    ),
+    Bound(
+        "--instances",
+        "instances",
+        _instances,
+        str,
+        lambda plan: plan.instances,
+        f"a number of copies from 1 to {MAX_INSTANCES}",
+    ),
 )
 
 
@@ -124,7 +171,8 @@ async def until_reported(
 ) -> dict[str, Plan]:
     """Waits until every worker that has the version ready runs it within `after`; returns their plans.
 
-    Raises CommandError when the time is over.
+    What was handed back may be as it was set because that is the worker's own choice: after a while it counts as such,
+    except for copies, which take long to go. Raises CommandError when the time is over.
     """
     waiting, heard_at = "", time.monotonic() + HEARD_SECONDS
     try:
@@ -132,7 +180,7 @@ async def until_reported(
             while True:
                 version = await registry.version(name)
                 plans = {bare(entry.worker): entry.status.plan for entry in version.workers if _is_ready(entry)}
-                waiting = next((worker for worker, plan in plans.items() if not _holds(plan, after)), "")
+                waiting = next((worker for worker, plan in plans.items() if not _holds(plan, before, after)), "")
                 given_back = any(_is_as_before(plan, before, after) for plan in plans.values())
                 if not waiting and not (given_back and time.monotonic() < heard_at):
                     return plans
@@ -147,8 +195,9 @@ async def until_reported(
 def _parsed(bound: Bound, text: str) -> Any:
     try:
         return bound.parse(text)
-    except (ValueError, OverflowError):
-        raise typer.BadParameter(f"{text!r} is not understood; see --help", param_hint=bound.flag) from None
+    except ValueError:
+        problem = f"{text!r} is not {bound.permitted}, or {AUTO}"
+        raise typer.BadParameter(problem, param_hint=bound.flag) from None
 
 
 def _reported(plan: Plan, options: Options, bound: Bound) -> str:
@@ -161,9 +210,11 @@ def _is_ready(entry: resources_pb2.WorkerVersion) -> bool:
     return entry.status.state == worker_service_pb2.LOAD_STATE_READY and entry.status.HasField("plan")
 
 
-def _holds(plan: Plan, options: Options) -> bool:
+def _holds(plan: Plan, before: Options, options: Options) -> bool:
     """A batch may be smaller than permitted, where the model or its publisher says so; all else is taken literally."""
     if 0 < options.max_batch_rows < plan.max_batch_rows:
+        return False
+    if before.instances and not options.instances and plan.instances != OWN_INSTANCES:
         return False
     exact = (bound for bound in BOUNDS if bound.field != "max_batch_rows" and is_set(options, bound))
     return all(bound.planned(plan) == _value(options, bound) for bound in exact)

@@ -95,26 +95,53 @@ async def test_a_version_that_nobody_has_ready_is_tuned_for_later(inferway: Infe
     done = await inferway("tune", "digits", "--instances", "2")
 
     assert done.code == 0
-    assert "no worker has said yet how it runs the version; the bounds are stored and will hold" in done.stderr
+    assert "no worker has the version ready and has said how it runs it; the bounds are stored" in done.stderr
+
+
+async def test_without_bounds_none_are_said_to_be_stored(inferway: Inferway, registry: FakeRegistry):
+    """The command only looked."""
+    registry.load_state = worker_service_pb2.LOAD_STATE_LOADING
+
+    done = await inferway("tune", "digits")
+
+    assert done.stderr.strip().endswith("no worker has the version ready and has said how it runs it")
+
+
+async def test_copies_that_were_handed_back_are_waited_for(inferway: Inferway, registry: FakeRegistry):
+    """A worker ends them one after the other; until then the reset has not happened."""
+    await inferway("tune", "digits", "--instances", "69")
+    registry.deaf = True
+
+    done = await inferway("tune", "digits", "--reset", "--timeout", "0.3")
+
+    assert done.code == 1
+    assert "the bounds are stored, but worker-0 has not taken them on after 0.3 s" in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("flag", "value"),
+    ("flag", "value", "permitted"),
     [
-        ("--max-batch-rows", "many"),
-        ("--max-batch-rows", "0"),
-        ("--max-queue-delay", "soon"),
-        ("--max-queue-delay", "inf"),
-        ("--buckets", "1,,8"),
-        ("--instances", "-1"),
+        ("--max-batch-rows", "many", "rows from 1 to 1048576, or auto"),
+        ("--max-batch-rows", "0", "rows from 1 to 1048576, or auto"),
+        ("--max-batch-rows", "99999999999", "rows from 1 to 1048576, or auto"),
+        ("--max-queue-delay", "soon", "milliseconds from 0 to 10000, or auto"),
+        ("--max-queue-delay", "inf", "milliseconds from 0 to 10000, or auto"),
+        ("--max-queue-delay", "nan", "milliseconds from 0 to 10000, or auto"),
+        ("--max-queue-delay", "10000.1", "milliseconds from 0 to 10000, or auto"),
+        ("--buckets", "1,,8", "each above the last, such as 1,8,32, or auto"),
+        ("--buckets", "8,1", "each above the last, such as 1,8,32, or auto"),
+        ("--instances", "-5", "copies from 1 to 256, or auto"),
     ],
 )
-async def test_what_is_no_bound_is_wrong_usage(inferway: Inferway, registry: FakeRegistry, flag: str, value: str):
-    """Nothing is stored, and the flag is named."""
+async def test_what_is_no_bound_is_wrong_usage(
+    inferway: Inferway, registry: FakeRegistry, flag: str, value: str, permitted: str
+):
+    """Nothing is stored; the flag is named, and what it takes."""
     done = await inferway("tune", "digits", flag, value)
 
     assert done.code == 2
     assert flag in done.stderr
+    assert permitted in " ".join(done.stderr.replace("│", " ").split())
     assert options(registry) == resources_pb2.ServingOptions()
 
 

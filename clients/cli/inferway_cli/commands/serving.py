@@ -105,7 +105,8 @@ def tune(
     columns = {key: None for row in rows for key in row}
     print_table(f"{name} version {found.version}", tuple(columns), rows, "")
     if len(columns) == len(("bound", "before", "after")):
-        note("no worker has said yet how it runs the version; the bounds are stored and will hold")
+        kept = "; the bounds are stored and hold as soon as one does" if after != Options() else ""
+        note(f"no worker has the version ready and has said how it runs it{kept}")
     if after != found.serving_options:
         note(f"this undoes it: {command_line(name, found.version, found.serving_options)}")
 
