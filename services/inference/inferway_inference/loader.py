@@ -156,11 +156,11 @@ class Loader:
         sizes: tuple[int, ...],
         options: TuningOptions,
     ) -> Tuned:
-        samples = Samples(read_recorded(order.path, [signature for _, signature in signatures]))
-        golden = read_golden(order.path)
+        recorded = await asyncio.to_thread(read_recorded, order.path, [signature for _, signature in signatures])
+        golden = await asyncio.to_thread(read_golden, order.path)
         if golden is not None:
             await check_golden(runner, signatures, golden)
-        return await tune(runner, order, signatures, samples, sizes, options)
+        return await tune(runner, order, signatures, Samples(recorded), sizes, options)
 
     async def _another(self, spec: VersionSpec, order: LoadOrder, signatures: list[tuple[int, Signature]]) -> Runner:
         """One more copy, which runs as the first was found to run best."""

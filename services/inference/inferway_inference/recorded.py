@@ -3,7 +3,8 @@
 `assets.extra/tf_serving_warmup_requests` is a TFRecord file of `PredictionLog` messages; those of `Predict` are used.
 A record is length u64 · masked CRC-32C of the length u32 · content · masked CRC-32C of the content u32, little-endian
 (tensorflow/core/lib/io/record_writer.h). The CRC of the length tells whether it is such a file at all; that of the
-content is not computed, because the digest of the whole file was verified before.
+content is not computed, because the digest of the whole file was verified before. That says who wrote it, not that it
+is sane: what a record would unfold to is reckoned from its shapes before anything is allocated.
 
 The messages (tensorflow_serving/apis/prediction_log.proto and what it imports) are described here, as far as they are
 needed, in a pool of their own: the same names may be registered by TensorFlow's own code.
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from struct import Struct
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
@@ -31,7 +32,12 @@ from inferway_inference.tensors import Array
 
 FILE = "assets.extra/tf_serving_warmup_requests"
 MAX_RECORDS = 1000
-"""As TensorFlow Serving reads."""
+"""As TensorFlow Serving reads; what comes after them is left."""
+MAX_BYTES = 64 * 1024 * 1024
+"""Of one record, and of all inputs together; records that exceed the latter are left, as those after the last are."""
+_MAX_RANK = 32
+_STRING_BYTES = 64
+"""What a string takes while it is converted, beside its content."""
 _DEFAULT_SIGNATURE = "serving_default"
 _HEAD = Struct("<QI")
 _CRC_BYTES = 4
@@ -85,45 +91,59 @@ _VALUES = {
 def read_recorded(folder: Path, signatures: list[Signature]) -> dict[str, list[list[Array]]]:
     """Recorded requests by signature, each the inputs in its order; those that fit no signature are left out.
 
-    Raises CorruptArtifact if the file is not what its name says.
+    Raises CorruptArtifact if the file is not what its name says, or a record is larger than `MAX_BYTES`. May take
+    seconds: not for the event loop.
     """
-    found: dict[str, list[list[Array]]] = {}
     if not (folder / FILE).exists():
-        return found
-    known = {signature.name: signature for signature in signatures}
+        return {}
     try:
-        for log in _logs(folder / FILE):
-            request = log.predict_log.request
-            signature = known.get(request.model_spec.signature_name or _DEFAULT_SIGNATURE)
-            inputs = _inputs(request, signature) if signature is not None else None
-            if signature is not None and inputs is not None:
-                found.setdefault(signature.name, []).append(inputs)
-    except (DecodeError, ValueError) as error:
-        raise CorruptArtifact(f"{FILE} is no TFRecord file of PredictionLog messages", path=FILE) from error
+        with (folder / FILE).open("rb") as file:
+            return _read(file, {signature.name: signature for signature in signatures})
+    except (DecodeError, ValueError, OverflowError) as error:
+        message = f"{FILE} is no TFRecord file of PredictionLog messages: {error}"
+        raise CorruptArtifact(message, path=FILE) from error
+
+
+def _read(file: IO[bytes], known: dict[str, Signature]) -> dict[str, list[list[Array]]]:
+    found: dict[str, list[list[Array]]] = {}
+    room = MAX_BYTES
+    for request in _requests(file):
+        signature = known.get(request.model_spec.signature_name or _DEFAULT_SIGNATURE)
+        if signature is None:
+            continue
+        room -= _checked_bytes(request)
+        if room < 0:
+            break
+        inputs = _inputs(request, signature)
+        if inputs is not None:
+            found.setdefault(signature.name, []).append(inputs)
     return found
 
 
-def _logs(path: Path) -> Iterator[Any]:
-    for content in _records(path.read_bytes()):
+def _requests(file: IO[bytes]) -> Iterator[Any]:
+    for content in _records(file):
         log = _prediction_log()()
         log.ParseFromString(content)
         if log.HasField("predict_log"):
-            yield log
+            yield log.predict_log.request
 
 
-def _records(data: bytes) -> Iterator[bytes]:
-    position = 0
+def _records(file: IO[bytes]) -> Iterator[bytes]:
     for _ in range(MAX_RECORDS):
-        if position == len(data):
+        head = file.read(_HEAD.size)
+        if not head:
             return
-        if position + _HEAD.size > len(data):
-            raise ValueError(position)
-        length, masked = _HEAD.unpack_from(data, position)
-        start = position + _HEAD.size
-        position = start + length + _CRC_BYTES
-        if masked != masked_crc32c(data[start - _HEAD.size : start - _CRC_BYTES]) or position > len(data):
-            raise ValueError(start)
-        yield data[start : start + length]
+        if len(head) < _HEAD.size:
+            raise ValueError("it ends within a record")
+        length, masked = _HEAD.unpack(head)
+        if masked != masked_crc32c(head[:-_CRC_BYTES]):
+            raise ValueError("a length has another checksum")
+        if length > MAX_BYTES:
+            raise ValueError(f"a record of {length} bytes; at most {MAX_BYTES}")
+        content = file.read(length + _CRC_BYTES)
+        if len(content) < length + _CRC_BYTES:
+            raise ValueError("it ends within a record")
+        yield content[:length]
 
 
 def masked_crc32c(data: bytes) -> int:
@@ -135,6 +155,27 @@ def masked_crc32c(data: bytes) -> int:
             crc = crc >> 1 ^ (_CASTAGNOLI if crc & 1 else 0)
     crc ^= 0xFFFFFFFF
     return ((crc >> 15 | crc << 17) + _MASK_DELTA) & 0xFFFFFFFF
+
+
+def _checked_bytes(request: Any) -> int:
+    """What the inputs take once they are arrays; raises ValueError if that is too much, or nonsense."""
+    total = sum(_tensor_bytes(entry.value, entry.key) for entry in request.inputs)
+    if total > MAX_BYTES:
+        raise ValueError(f"a record has inputs of {total} bytes; at most {MAX_BYTES}")
+    return total
+
+
+def _tensor_bytes(tensor: Any, name: str) -> int:
+    if tensor.dtype not in _VALUES:
+        raise ValueError(f"input {name!r} has the unknown type {tensor.dtype}")
+    shape = _shape(tensor)
+    if len(shape) > _MAX_RANK or min(shape, default=0) < 0:
+        raise ValueError(f"input {name!r} has no shape that an array can have")
+    datatype, count = _VALUES[tensor.dtype][0], math.prod(shape)
+    if datatype is not Datatype.BYTES:
+        return count * NUMPY_TYPES[datatype].itemsize
+    given = [len(content) for content in tensor.string_val]
+    return count * _STRING_BYTES + sum(given) + max(0, count - len(given)) * (given[-1] if given else 0)
 
 
 def _inputs(request: Any, signature: Signature) -> list[Array] | None:
@@ -150,11 +191,13 @@ def _inputs(request: Any, signature: Signature) -> list[Array] | None:
 
 
 def _array(tensor: Any, name: str) -> Array:
-    datatype, field = _VALUES.get(tensor.dtype, (None, ""))
-    if datatype is None:
-        raise ValueError(tensor.dtype)
-    shape = tuple(dim.size for dim in tensor.tensor_shape.dim)
+    datatype, field = _VALUES[tensor.dtype]
+    shape = _shape(tensor)
     return from_numpy(_elements(tensor, datatype, field, math.prod(shape)).reshape(shape), datatype, name)
+
+
+def _shape(tensor: Any) -> tuple[int, ...]:
+    return tuple(dim.size for dim in tensor.tensor_shape.dim)
 
 
 def _elements(tensor: Any, datatype: Datatype, field: str, count: int) -> NDArray[Any]:
@@ -162,11 +205,12 @@ def _elements(tensor: Any, datatype: Datatype, field: str, count: int) -> NDArra
     dtype = NUMPY_TYPES[datatype]
     if tensor.tensor_content:
         return np.frombuffer(tensor.tensor_content, dtype)
-    given = list(getattr(tensor, field))
-    given += (given[-1:] or [b"" if datatype is Datatype.BYTES else 0]) * (count - len(given))
-    if field == "half_val":
-        return np.array(given, "<u2").view(dtype)
-    return np.array(given, dtype)
+    stored = np.dtype("<u2") if field == "half_val" else dtype
+    given = np.array(list(getattr(tensor, field)), stored)
+    last = given[-1] if given.size else b"" if datatype is Datatype.BYTES else 0
+    elements = np.full(count, last, stored)
+    elements[: given.size] = given
+    return elements.view(dtype) if field == "half_val" else elements
 
 
 @cache

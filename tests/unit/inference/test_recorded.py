@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 from struct import pack
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from inferway.datatypes import Datatype
 from inferway.errors import CorruptArtifact
-from inferway_inference.recorded import FILE, _prediction_log, masked_crc32c, read_recorded
+from inferway_inference.recorded import FILE, MAX_BYTES, _prediction_log, masked_crc32c, read_recorded
 from inferway_inference.signatures import Signature, TensorSpec
 
 SIGNATURE = Signature.of(
@@ -74,6 +75,47 @@ def test_what_is_no_recording_is_named(tmp_path: Path, damage: bytes):
         file.write(damage)
     with pytest.raises(CorruptArtifact, match="tf_serving_warmup_requests"):
         read_recorded(tmp_path, [SIGNATURE])
+
+
+def filled(rows: int, *rest: int) -> bytes:
+    """A PredictionLog whose `x` has one value for all of its shape, as TensorFlow writes constants."""
+    message = _prediction_log()()
+    message.ParseFromString(log())
+    x = message.predict_log.request.inputs[1].value
+    x.ClearField("tensor_content")
+    x.ClearField("tensor_shape")
+    x.float_val.append(0.5)
+    for size in (rows, *rest):
+        x.tensor_shape.dim.add(size=size)
+    content: bytes = message.SerializeToString()
+    return content
+
+
+def test_the_last_value_stands_for_the_rest_of_a_shape(tmp_path: Path):
+    """TensorFlow writes a constant as one value."""
+    [[_, x]] = read_recorded(write(tmp_path, filled(2, 2)), [SIGNATURE])["serving_default"]
+
+    assert bytes(x.parts[0]) == np.full(4, 0.5, "f4").tobytes()
+
+
+@pytest.mark.parametrize("shape", [(100_000_000, 2), (2**62, 2), (2**62, 2**62), (-4, -1), (1,) * 33])
+def test_a_shape_that_no_record_can_have_is_refused_before_memory_is_taken(tmp_path: Path, shape: tuple[int, ...]):
+    """Forty bytes of a file must not become gigabytes of the worker."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptArtifact, match=r"tf_serving_warmup_requests.*(bytes|shape)"):
+            read_recorded(write(tmp_path, filled(*shape)), [SIGNATURE])
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_no_more_is_kept_than_fits_into_the_bound(tmp_path: Path):
+    """A thousand records that are each within bounds would be gigabytes together."""
+    rows = MAX_BYTES // 3 // 8
+    large = filled(rows, 2)
+
+    assert len(read_recorded(write(tmp_path, *[large] * 5), [SIGNATURE])["serving_default"]) == 2
 
 
 def test_the_checksum_is_that_of_tfrecord():
