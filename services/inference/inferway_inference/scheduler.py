@@ -167,7 +167,7 @@ class Scheduler:
             else:
                 decision.batches.append(self._close(lane, why, now))
         oldest = next(iter(self._running), None)
-        limit = None if oldest is None else oldest.dispatched_at + self.options.max_compute_seconds
+        limit = None if oldest is None else oldest.overdue_at(self.options.max_compute_seconds)
         decision.wake_at = self._next_wake(limit, held_until)
         decision.overdue = limit is not None and limit <= now
         return decision
@@ -307,8 +307,9 @@ class Scheduler:
             self._left(part)
         batch.padded_rows = lane.padded(batch.rows)
         expected = lane.seconds(batch.rows)
+        batch.expected_seconds = expected
         batch.expected_end = self._free_at(now) + expected
-        batch.dispatched_at = now
+        batch.dispatched_at = batch.began_at = now
         self._crowd.enter(batch, now)
         requests = batch.requests
         waited = now - min([request.received_at for request in requests])
@@ -328,6 +329,8 @@ class Scheduler:
         record.compute_seconds = compute_seconds
         self._note_free()
         lane.running -= 1
+        if len(self._running) >= self.capacity:  # the last one waited at the runner until now
+            next(reversed(self._running)).began_at = now
         if self._suspect is batch:
             self._suspect = None
         return lane, self._crowd.leave(batch, now)

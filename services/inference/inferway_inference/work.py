@@ -15,6 +15,12 @@ from inferway_inference.signatures import Signature
 from inferway_inference.tensors import Tensor
 
 NO_SIGNATURE = Signature("", (), ())
+HANGS_AT_SECONDS = 1.0
+"""No batch that computes for less hangs: a busy machine may keep any of them waiting for a moment."""
+HANGS_AT_TIMES = 20
+"""What was expected: a batch that takes longer, and that nobody waits for any more, hangs."""
+HANGS_AT_UNKNOWN_SECONDS = 10.0
+"""The same where nothing was expected: the first batch of a shape may have to be compiled."""
 
 
 class DispatchReason(IntEnum):
@@ -133,6 +139,10 @@ class Batch:
     padded_rows: int = 0
     """Rows to compute: the last row is repeated until a bucket is full."""
     dispatched_at: float = 0.0
+    began_at: float = 0.0
+    """As `dispatched_at`, unless it waited at the runner behind another one."""
+    expected_seconds: float = 0.0
+    """How long it takes; 0 if nothing is known."""
     expected_end: float = 0.0
     crowd_at: float = 0.0
     """The scheduler's measure of how many computed at once, when this one began."""
@@ -156,6 +166,17 @@ class Batch:
     def signature(self) -> Signature:
         """The signature that all of them call."""
         return self.requests[0].signature
+
+    def overdue_at(self, max_compute_seconds: float) -> float:
+        """When it hangs, as far as anybody can tell.
+
+        At the latest after `max_compute_seconds`. Earlier once nobody can use its answer any more, if by then it took
+        many times what it should.
+        """
+        patience = self.expected_seconds * HANGS_AT_TIMES if self.expected_seconds else HANGS_AT_UNKNOWN_SECONDS
+        worthless_at = max([part.deadline for part in self.parts])
+        hangs_at = max(worthless_at, self.began_at + max(patience, HANGS_AT_SECONDS))
+        return min(hangs_at, self.dispatched_at + max_compute_seconds)
 
 
 @dataclass(slots=True)

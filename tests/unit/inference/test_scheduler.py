@@ -130,6 +130,51 @@ def test_a_runner_that_computes_for_too_long_is_noticed():
     assert own.decide(5.0).overdue
 
 
+@pytest.mark.parametrize(
+    ("expected", "deadlines", "overdue_at"),
+    [
+        (0.01, (2.0,), 2.0),
+        (0.01, (0.5,), 1.0),
+        (0.01, (0.5, 3.0), 3.0),
+        (0.2, (0.5,), 4.0),
+        (1.0, (2.0,), 20.0),
+        (0.0, (0.5,), 10.0),
+        (0.01, (1000.0,), 60.0),
+    ],
+)
+def test_a_batch_that_nobody_waits_for_any_more_hangs_long_before_the_limit(
+    expected: float, deadlines: tuple[float, ...], overdue_at: float
+):
+    """One request that never ends must not take its version away for a minute; a slow one must not be ended either."""
+    own = Scheduler(SchedulerOptions(max_compute_seconds=60.0))
+    own.rebound(ServingBounds(max_queue_delay_seconds=0.0))
+    if expected:
+        known = admitted(0, rows=len(deadlines))
+        own.latency.observe(known.curve, len(deadlines), expected)
+    for number, deadline in enumerate(deadlines):
+        own.offer(admitted(number, deadline=deadline))
+    [batch] = own.decide(0.0).batches
+    assert batch.rows == len(deadlines)
+
+    assert own.decide(0.0).wake_at == pytest.approx(overdue_at)
+    assert not own.decide(overdue_at - 0.01).overdue
+    assert own.decide(overdue_at + 0.01).overdue
+
+
+def test_a_batch_that_waited_at_the_runner_hangs_no_sooner_for_that():
+    """It is not to blame for the slow one before it."""
+    own = Scheduler(SchedulerOptions(max_compute_seconds=60.0))
+    own.latency.observe(admitted(0).curve, 1, PIPELINE_BELOW_SECONDS / 2)
+    own.offer(admitted(1, deadline=2.0))
+    [slow] = own.decide(0.0).batches
+    own.offer(admitted(2, deadline=0.5))
+    [_waits] = own.decide(0.0).batches
+    own.finished(slow, 1.8, now=1.8)
+
+    assert not own.decide(1.8).overdue
+    assert own.decide(1.8).wake_at == pytest.approx(2.8)
+
+
 def test_a_withdrawn_request_is_not_computed():
     """Its caller went away before its batch closed."""
     own = scheduler()
@@ -411,6 +456,6 @@ def test_decisions_are_told_in_words():
     first, second = own.log
 
     assert (first.rows, first.compute_seconds, in_words(first)) == (
-        8, 0.02, "full: 8 rows are as many as pay or fit; 4 rows wait for the next"
+        8, 0.02, "full: more than 8 rows would not pay or fit; 4 rows left for the next"
     )  # fmt: skip
-    assert in_words(second).startswith("idle: the runner was free")
+    assert in_words(second).startswith("idle: the model was free")
