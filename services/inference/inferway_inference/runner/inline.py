@@ -1,9 +1,7 @@
 """A version that computes in the front itself, for tiny footprints: no process, no copies, and no shelter from it.
 
-Calls go to threads of their own, so that the event loop never waits for a model; but the hand-over to a thread and back
-costs 15 to 80 µs, so calls of a kind that was seen to take less than `QUICK_SECONDS` are made on the event loop
-(tiny perceptron, one row, two shared cores: 19-23 µs a call against 34-40 by a thread and 149 by a process). A crash of
-the model is one of the worker.
+Calls go to threads of their own, so that the event loop never waits for a model: how long a call takes may depend on
+its data, so no measurement of earlier ones promises that the next one ends. A crash of the model is one of the worker.
 """
 
 from __future__ import annotations
@@ -23,13 +21,7 @@ from inferway_inference.runner.priority import lower_thread
 from inferway_inference.signatures import Signature
 from inferway_inference.tensors import Array
 
-QUICK_SECONDS = 0.0002
-_FORGET = 0.95
-"""Per call: one slow call sends those of its kind to threads for the next dozens."""
-
 _Work = Callable[[], None]
-_Kind = tuple[int, int]
-"""Calls that take about as long: a signature, and a power of two of bytes."""
 
 
 class InlineRunner:
@@ -49,7 +41,6 @@ class InlineRunner:
         self._calls: dict[int, tuple[float, Done]] = {}
         self._last_call = 0
         self._grown_bytes = 0
-        self._seconds: dict[_Kind, float] = {}
 
     @property
     def outstanding(self) -> int:
@@ -97,15 +88,7 @@ class InlineRunner:
         self._last_call += 1
         number = self._last_call
         self._calls[number] = (self._loop.time(), done)
-        kind = signature, sum([array.byte_count for array in inputs]).bit_length()
-
-        def compute() -> Outcome:
-            return _compute(model, signature, inputs, outputs)
-
-        if self._seconds.get(kind, math.inf) < QUICK_SECONDS:
-            self._loop.call_soon(lambda: self._finish(number, kind, compute()))
-        else:
-            self._work.put(lambda: self._tell(self._finish, number, kind, compute()))
+        self._work.put(lambda: self._tell(self._finish, number, _compute(model, signature, inputs, outputs)))
 
     def memory_bytes(self) -> int:
         """What the worker grew by when the version was loaded."""
@@ -142,10 +125,7 @@ class InlineRunner:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(act, *arguments)
 
-    def _finish(self, number: int, kind: _Kind, outcome: Outcome) -> None:
-        if outcome.error is None:
-            seconds = (outcome.ended_ns - outcome.started_ns) / 1e9
-            self._seconds[kind] = max(seconds, self._seconds.get(kind, 0.0) * _FORGET)
+    def _finish(self, number: int, outcome: Outcome) -> None:
         _, done = self._calls.pop(number, (0.0, None))
         if done is not None:
             done(outcome)
