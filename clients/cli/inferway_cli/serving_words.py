@@ -12,7 +12,7 @@ PLACES = {
     "group": "in a process that it shares with other small models",
     "inline": "inside the worker's own process",
 }
-_SIZES = ((1 << 30, "GB"), (1 << 20, "MB"), (1 << 10, "kB"))
+_SIZES = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 _TIMES = ((1e6, "s"), (1e3, "ms"))
 _NUMBERS = ((1e6, "M"), (1e4, "k"))
 
@@ -20,11 +20,11 @@ _NUMBERS = ((1e6, "M"), (1e4, "k"))
 def plan_in_words(plan: worker_service_pb2.ServingPlan) -> str:
     """A sentence that says how the worker runs the version."""
     place = PLACES.get(plan.isolation, f"as {plan.isolation!r}")
-    copies = "one copy" if plan.instances == 1 else f"{plan.instances} copies"
+    copies = f"{place}: one copy of the model" if plan.instances == 1 else f"as {_copies(plan.instances)}, each {place}"
     side = "one batch at a time" if plan.callers == 1 else f"{plan.callers} batches side by side"
     each = side if plan.instances == 1 else f"{side} in each"
     return (
-        f"It runs {place}: {copies} of the model, {each}, {threads_in_words(plan.threads)} to a batch. "
+        f"It runs {copies}, {each}, {threads_in_words(plan.threads)} to a batch. "
         f"A batch has at most {counted(plan.max_batch_rows, 'row')}{_padding(plan.buckets)}"
         f"{f', and {_delay(plan.max_queue_delay_us)}' if plan.max_queue_delay_us else ''}."
     )
@@ -52,7 +52,7 @@ def options_in_words(options: resources_pb2.ServingOptions) -> list[str]:
     if options.buckets:
         told.append(f"batches padded to {listed(options.buckets)} rows")
     if options.instances:
-        told.append(f"{counted(options.instances, 'copy', 'copies')} of the model")
+        told.append(_copies(options.instances))
     return told
 
 
@@ -108,6 +108,10 @@ def _digits(number: float) -> str:
     if number >= 100:  # noqa: PLR2004 - from here on decimals are noise
         return f"{number:.0f}"
     return f"{number:.1f}".removesuffix(".0") if number >= 1 else f"{number:.2g}"
+
+
+def _copies(count: int) -> str:
+    return f"{counted(count, 'copy', 'copies')} of the model"
 
 
 def _padding(buckets: Sequence[int]) -> str:

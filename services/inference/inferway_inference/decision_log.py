@@ -18,7 +18,7 @@ class Cause(Enum):
     USUAL = ""
     BISECTED = "a batch failed, and this is one half of it: so the request at fault is found"
     TRIAL = "trial: another size than the best one known, to see whether it is better by now"
-    SUSPECT = "it runs alone because it was at the runner when that crashed"
+    SUSPECT = "it runs alone because the model crashed while it was computed"
 
 
 @dataclass(slots=True)
@@ -69,21 +69,21 @@ def in_words(dispatch: Dispatch) -> str:
 
 
 def _full(dispatch: Dispatch) -> str:
-    left = f"; {dispatch.left_rows} rows wait for the next" if dispatch.left_rows else ""
-    return f"full: {dispatch.rows} rows are as many as pay or fit{left}"
+    left = f"; {_rows(dispatch.left_rows)} left for the next" if dispatch.left_rows else ""
+    return f"full: more than {_rows(dispatch.rows)} would not pay or fit{left}"
 
 
 def _idle(dispatch: Dispatch) -> str:
     held = f" after it was held open for {_ms(dispatch.held_seconds)}" if dispatch.held_seconds else ""
     costs = dispatch.wait_costs_seconds
     if costs is None:
-        return f"idle: the runner was free{held}, and nothing was to be gained by waiting"
-    return f"idle: the runner was free{held}, and waiting would have cost {_ms(costs)} more than it saved"
+        return f"idle: the model was free{held}, and nothing was to be gained by waiting"
+    return f"idle: the model was free{held}, and waiting would have cost {_ms(costs)} more than it saved"
 
 
 def _deadline(dispatch: Dispatch) -> str:
     if dispatch.left_rows:
-        return f"deadline: more than {dispatch.rows} rows would have made a request late"
+        return f"deadline: more than {_rows(dispatch.rows)} would have made a request late"
     return "deadline: waiting for more would have made a request late"
 
 
@@ -103,6 +103,10 @@ _WORDS: dict[DispatchReason, Callable[[Dispatch], str]] = {
     DispatchReason.DELAY_BOUND: _delay_bound,
     DispatchReason.UNBATCHED: _unbatched,
 }
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def _ms(seconds: float) -> str:

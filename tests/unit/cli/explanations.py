@@ -55,7 +55,7 @@ def image_model() -> pb.ExplainVersionResponse:
         waited_us=40,
         expected_us=7_100,
         compute_us=7_200,
-        explanation="idle: the runner was free and waiting would have cost 0.3 ms more than it saved",
+        explanation="idle: the model was free, and waiting would have cost 0.3 ms more than it saved",
     )
     explained.decisions.add(
         dispatch_time_us=NOW_US - 900, requests=2, rows=2, reason=tensor_pb2.DISPATCH_REASON_FULL, waited_us=60

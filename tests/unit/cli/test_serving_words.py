@@ -31,9 +31,9 @@ from inferway_cli.serving_words import duration, figure, options_in_words, plan_
                 max_queue_delay_us=2_500,
             ),
             (
-                "It runs in a process that it shares with other small models: 2 copies of the model, 3 batches side by "
-                "side in each, 2 threads to a batch. A batch has at most 32 rows, filled up to 1, 8, 32, and no batch "
-                "is held open longer than 2.5 ms."
+                "It runs as 2 copies of the model, each in a process that it shares with other small models, 3 batches "
+                "side by side in each, 2 threads to a batch. A batch has at most 32 rows, filled up to 1, 8, 32, and "
+                "no batch is held open longer than 2.5 ms."
             ),
         ),
         (
@@ -101,4 +101,4 @@ def test_figures_are_short(number: float, said: str):
 def test_times_and_sizes_have_the_unit_that_fits():
     """Nobody should have to count digits."""
     assert [duration(us) for us in (0, 850, 3_100, 2_100_000)] == ["0 us", "850 us", "3.1 ms", "2.1 s"]
-    assert [size(count) for count in (12, 2_048, 5 << 20, 3 << 30)] == ["12 bytes", "2 kB", "5 MB", "3 GB"]
+    assert [size(count) for count in (12, 2_000, 5_200_000, 3e9)] == ["12 bytes", "2 kB", "5.2 MB", "3 GB"]

@@ -148,7 +148,7 @@ def test_every_reason_has_an_explanation():
 )
 def test_the_advice_is_what_the_figures_say(explained: pb.ExplainVersionResponse, said: str):
     """People act on this line and skip the rest."""
-    assert advice(explained, NO_OPTIONS, "mobilenet --version 3") == said
+    assert advice(explained, NO_OPTIONS, "mobilenet --version 3", NOW_US) == said
 
 
 def test_no_difference_is_no_advice_to_change_anything():
@@ -156,18 +156,18 @@ def test_no_difference_is_no_advice_to_change_anything():
     explained = pb.ExplainVersionResponse()
     explained.status.plan.trials.extend([trial(1, 0, 1, 100), trial(1, 0, 8, 105)])
 
-    assert advice(explained, NO_OPTIONS, "m").startswith("batching makes little difference")
+    assert advice(explained, NO_OPTIONS, "m", NOW_US).startswith("batching makes little difference")
 
 
 def test_a_bound_that_costs_speed_is_named_with_the_way_out():
     """The commonest cause of a slow model is a bound that somebody set for another machine."""
     bound = resources_pb2.ServingOptions(max_batch_rows=4)
 
-    said = advice(perceptron(), bound, "mlp --version 2")
+    said = advice(perceptron(), bound, "mlp --version 2", NOW_US)
 
     assert "The bound of 4 rows costs speed: 32 rows reached 9000 rows/s, within the bound it is 900" in said
     assert said.endswith("`inferway tune mlp --version 2 --max-batch-rows auto` lifts it.")
-    assert "The bound" not in advice(perceptron(), resources_pb2.ServingOptions(max_batch_rows=32), "mlp")
+    assert "The bound" not in advice(perceptron(), resources_pb2.ServingOptions(max_batch_rows=32), "mlp", NOW_US)
 
 
 def test_a_curve_that_left_the_trials_behind_is_named():
@@ -175,11 +175,70 @@ def test_a_curve_that_left_the_trials_behind_is_named():
     explained = perceptron()
     explained.curves.append(curve((1, 1_100, 900), (8, 42_600, 7)))
 
-    said = advice(explained, NO_OPTIONS, "mlp")
+    said = advice(explained, NO_OPTIONS, "mlp", NOW_US)
 
     assert "Batches of 8 rows took 42.6 ms of late, and 2 ms in the trials" in said
     explained.curves[0].points[1].compute_us = 4_000
-    assert "in the trials" not in advice(explained, NO_OPTIONS, "mlp")
+    assert "in the trials" not in advice(explained, NO_OPTIONS, "mlp", NOW_US)
+
+
+def test_only_the_trials_of_the_plan_in_use_are_compared_with_what_was_learned():
+    """Another way of running the model was faster for this size; that is no news of the machine."""
+    explained = perceptron()
+    explained.status.plan.trials.append(trial(8, 1, 1, 80_000))
+    explained.status.plan.trials.append(trial(1, 1, 1, 80_000))
+    explained.curves.append(curve((1, 1_250, 900)))
+    explained.curves.append(curve((1, 99_000, 900), shape="x[4] beside others"))
+
+    assert "in the trials" not in advice(explained, NO_OPTIONS, "mlp", NOW_US)
+    explained.curves[0].points[0].compute_us = 12_500
+    assert "took 12.5 ms of late, and 1.2 ms in the trials" in advice(explained, NO_OPTIONS, "mlp", NOW_US)
+
+
+def test_a_batch_that_hangs_comes_before_all_advice():
+    """Whoever asks why nothing is answered must not read that batching pays."""
+    explained = perceptron()
+    stuck = explained.decisions.add(dispatch_time_us=NOW_US - 12_000_000, rows=1, requests=1, expected_us=7_000)
+
+    assert advice(explained, NO_OPTIONS, "mlp", NOW_US) == (
+        "the model hangs on a request, or failed on it: a batch of 1 row was started 12 s ago and has no result yet; "
+        "7 ms were expected."
+    )
+    for fine in ({"compute_us": 8_000}, {"expected_us": 700_000}, {"dispatch_time_us": NOW_US - 900_000_000}):
+        other = perceptron()
+        other.decisions.add(**{field: getattr(stuck, field) for field in ("dispatch_time_us", "expected_us")} | fine)
+        assert advice(other, NO_OPTIONS, "mlp", NOW_US).startswith("batching pays")
+    explained.decisions.add(dispatch_time_us=NOW_US, rows=1, requests=1, expected_us=7_000)
+    assert advice(explained, NO_OPTIONS, "mlp", NOW_US).startswith("batching pays"), (
+        "one runs at a time: the first ended"
+    )
+
+
+def test_a_size_that_was_never_seen_is_not_shown_as_measured():
+    """A figure that was reckoned must not decide anything, nor look as if it could."""
+    explained = pb.ExplainVersionResponse(curves=[curve((1, 1_000, 5), (8, 2_000, 0))])
+
+    lines = [line.split() for line in explanation_lines(explained, NOW_US)]
+
+    assert ["ms", "1", "~2"] in lines
+    assert ["rows/s", "1000", "~4000"] in lines
+    assert any(line[:4] == ["~", "was", "not", "measured:"] for line in lines)
+    assert advice(explained, NO_OPTIONS, "m", NOW_US) == NOTHING_LEARNED
+
+
+def test_no_line_is_wider_than_a_terminal():
+    """Large batches, long names of gateways and reasons of failed loads are in lines of their own."""
+    explained = image_model()
+    explained.credits[0].gateway = f"gateway/{'x' * 70}"
+    explained.decisions.add(
+        dispatch_time_us=NOW_US - 12_000, requests=1_024, rows=1_048_576, waited_us=11_500, expected_us=14_000
+    )
+    answers = [Answer(worker(f"worker-{'0' * 60}", "127.0.0.1:8020", MOBILENET), explained)]
+
+    lines = list(report_lines("mobilenet", version(), answers, NOW_US))
+
+    assert max(map(len, lines)) <= WIDTH
+    assert "waited 11.5 ms, still under way (14 ms expected)" in " ".join(" ".join(lines).split())
 
 
 @given(st.lists(st.floats(1e-3, 1e9), min_size=1, max_size=MAX_COLUMNS))

@@ -17,14 +17,14 @@ def dispatch(reason: DispatchReason, cause: Cause = Cause.USUAL, **numbers: floa
 @pytest.mark.parametrize(
     ("decision", "words"),
     [
-        (dispatch(DispatchReason.IDLE), "idle: the runner was free, and nothing was to be gained by waiting"),
+        (dispatch(DispatchReason.IDLE), "idle: the model was free, and nothing was to be gained by waiting"),
         (
             dispatch(DispatchReason.IDLE, wait_costs_seconds=0.00031),
-            "idle: the runner was free, and waiting would have cost 0.31 ms more than it saved",
+            "idle: the model was free, and waiting would have cost 0.31 ms more than it saved",
         ),
         (
             dispatch(DispatchReason.FULL, left_rows=5),
-            "full: 8 rows are as many as pay or fit; 5 rows wait for the next",
+            "full: more than 8 rows would not pay or fit; 5 rows left for the next",
         ),
         (dispatch(DispatchReason.DEADLINE), "deadline: waiting for more would have made a request late"),
         (dispatch(DispatchReason.DEADLINE, left_rows=2), "deadline: more than 8 rows would have made a request late"),
@@ -35,13 +35,21 @@ def dispatch(reason: DispatchReason, cause: Cause = Cause.USUAL, **numbers: floa
         (dispatch(DispatchReason.UNBATCHED), "unbatched: requests of this signature are computed one by one"),
         (
             dispatch(DispatchReason.IDLE, Cause.SUSPECT),
-            "it runs alone because it was at the runner when that crashed",
+            "it runs alone because the model crashed while it was computed",
         ),
     ],
 )
 def test_each_reason_is_a_sentence_with_units(decision: Dispatch, words: str):
     """They are read by people who have not seen the code."""
     assert in_words(decision) == words
+
+
+def test_one_row_is_not_rows():
+    """Most batches of an idle service have one."""
+    single = dispatch(DispatchReason.FULL, left_rows=1)
+    single.rows = 1
+
+    assert in_words(single) == "full: more than 1 row would not pay or fit; 1 row left for the next"
 
 
 def test_only_the_last_decisions_are_kept():

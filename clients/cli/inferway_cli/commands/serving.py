@@ -51,10 +51,11 @@ def why(
     chosen, answers = run(act())
     if not answers:
         raise CommandError(f"no worker has {name} version {chosen.version}; `inferway status` shows the workers")
+    now_us = time.time_ns() // 1_000
     if as_json:
-        print_json(report_dict(name, chosen, answers))
+        print_json(report_dict(name, chosen, answers, now_us))
         return
-    for line in report_lines(name, chosen, answers, time.time_ns() // 1_000):
+    for line in report_lines(name, chosen, answers, now_us):
         out.print(Text(line, style="" if line.startswith(" ") else "bold"))
 
 

@@ -13,13 +13,18 @@ from inferway_cli.serving_words import options_in_words
 from inferway_cli.views import bare, load_state
 from inferway_cli.why.advice import advice
 from inferway_cli.why.ask import Answer
-from inferway_cli.why.view import LEGEND, explanation_lines, paragraph
+from inferway_cli.why.view import LEGEND, explanation_lines, fitted, paragraph
 
 
 def report_lines(
     model: str, version: resources_pb2.ModelVersion, answers: Sequence[Answer], now_us: int
 ) -> Iterable[str]:
     """What people read; `now_us` is the time in microseconds since 1970. A line without indent is a heading."""
+    for line in _lines(model, version, answers, now_us):
+        yield from fitted(line)
+
+
+def _lines(model: str, version: resources_pb2.ModelVersion, answers: Sequence[Answer], now_us: int) -> Iterable[str]:
     yield from (*LEGEND, "")
     ready = [bare(answer.worker.name) for answer in answers if _is_ready(answer, version.name)]
     by = f"served by {', '.join(ready)}" if ready else "not served yet"
@@ -30,13 +35,15 @@ def report_lines(
         yield from _body(answer, version, now_us, model)
 
 
-def report_dict(model: str, version: resources_pb2.ModelVersion, answers: Sequence[Answer]) -> dict[str, Any]:
+def report_dict(
+    model: str, version: resources_pb2.ModelVersion, answers: Sequence[Answer], now_us: int
+) -> dict[str, Any]:
     """The same for programs, whole; field names are those of the proto."""
     return {
         "model": model,
         "version": version.version,
         "serving_options": MessageToDict(version.serving_options, preserving_proto_field_name=True),
-        "workers": [_answer_dict(answer, version) for answer in answers],
+        "workers": [_answer_dict(answer, version, now_us) for answer in answers],
     }
 
 
@@ -48,16 +55,18 @@ def _body(answer: Answer, version: resources_pb2.ModelVersion, now_us: int, mode
     options = version.serving_options
     yield from explanation_lines(answer.explained, now_us, options_in_words(options))
     yield ""
-    yield from paragraph(f"In short: {advice(answer.explained, options, f'{model} --version {version.version}')}")
+    said = advice(answer.explained, options, f"{model} --version {version.version}", now_us)
+    yield from paragraph(f"In short: {said}")
 
 
-def _answer_dict(answer: Answer, version: resources_pb2.ModelVersion) -> dict[str, Any]:
+def _answer_dict(answer: Answer, version: resources_pb2.ModelVersion, now_us: int) -> dict[str, Any]:
     told: dict[str, Any] = {"worker": bare(answer.worker.name), "address": answer.worker.address}
     if answer.explained is None:
         return {**told, "error": answer.error.message if answer.error is not None else ""}
     explanation = MessageToDict(answer.explained, preserving_proto_field_name=True)
     named = f"{version.name.split('/')[1]} --version {version.version}"
-    return {**told, "explanation": explanation, "advice": advice(answer.explained, version.serving_options, named)}
+    said = advice(answer.explained, version.serving_options, named, now_us)
+    return {**told, "explanation": explanation, "advice": said}
 
 
 def _state(answer: Answer, version: str) -> str:

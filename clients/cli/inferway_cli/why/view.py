@@ -30,6 +30,8 @@ REASONS = {
 _INDENT = "  "
 _SIZES = "rows in a batch"
 _CELL_WIDTH = 8
+_COUNTED = "Batches of about so many rows count, those of warm-up too."
+_RECKONED = "~ was not measured: no batch of about that size was seen."
 
 
 def explanation_lines(explained: Explanation, now_us: int, bounds: Sequence[str] = ()) -> list[str]:
@@ -50,6 +52,14 @@ def explanation_lines(explained: Explanation, now_us: int, bounds: Sequence[str]
 def paragraph(text: str, indent: str = _INDENT) -> list[str]:
     """Text in lines that fit."""
     return textwrap.wrap(text, WIDTH, initial_indent=indent, subsequent_indent=indent)
+
+
+def fitted(line: str) -> list[str]:
+    """A line that may be too long as lines that fit; what follows the first is indented further."""
+    if len(line) <= WIDTH:
+        return [line]
+    indent = line[: len(line) - len(line.lstrip())]
+    return textwrap.wrap(line.lstrip(), WIDTH, initial_indent=indent, subsequent_indent=indent + _INDENT)
 
 
 def _plan(status: worker_service_pb2.VersionStatus, bounds: Sequence[str]) -> list[str]:
@@ -112,15 +122,21 @@ def _curve(curve: worker_service_pb2.LatencyCurve) -> list[str]:
     rows = figures("rows", (figure(point.rows) for point in points))
     return [
         "",
-        f"{_INDENT}Learned from real batches: {curve.signature} {curve.shape}".rstrip(),
+        f"{_INDENT}Learned from batches: {curve.signature} {curve.shape}".rstrip(),
         *chart("milliseconds for a batch of so many rows", milliseconds),
         rows,
         *chart("rows a second in batches of so many rows", speeds),
         rows,
-        figures("ms", map(figure, milliseconds)),
-        figures("rows/s", map(figure, speeds)),
+        figures("ms", (_measured(point, value) for point, value in zip(points, milliseconds, strict=True))),
+        figures("rows/s", (_measured(point, value) for point, value in zip(points, speeds, strict=True))),
         figures("batches", (figure(point.samples) for point in points)),
+        f"    {_COUNTED}",
+        *([f"    {_RECKONED}"] if not all(point.samples for point in points) else []),
     ]
+
+
+def _measured(point: worker_service_pb2.LatencyPoint, value: float) -> str:
+    return figure(value) if point.samples else f"~{figure(value)}"
 
 
 def _queue(queue: worker_service_pb2.QueueStatus) -> list[str]:
