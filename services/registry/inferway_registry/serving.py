@@ -11,7 +11,8 @@ MAX_BATCH_ROWS = 1 << 20
 MAX_QUEUE_DELAY_US = 10_000_000
 """Ten seconds: the time that a call has unless it says otherwise."""
 MAX_BUCKETS = 64
-MAX_INSTANCES = 256
+MAX_INSTANCES = 64
+"""Copies on each worker; one that has fewer cores gains nothing from more."""
 MAX_KEPT = 1_000
 """Versions that a policy may count or list."""
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from inferway.errors import InferwayError, RunnerCrashed, VersionLoadFailed
+from inferway.errors import DoesNotFit, InferwayError, RunnerCrashed, VersionLoadFailed
 from inferway_inference.runner.base import Outcome
 from inferway_inference.runner.runner_set import RunnerSet
 from tests.unit.inference.fake_runner import FakeRunner
@@ -104,6 +104,31 @@ async def test_a_crash_before_anybody_listened_is_not_lost():
     runner.ended = RunnerCrashed("early")
 
     assert RunnerSet([runner], 1, starting()).ended is runner.ended
+
+
+async def test_copies_that_do_not_fit_are_not_had_and_the_log_says_why(caplog: pytest.LogCaptureFixture):
+    """Whoever asks for more copies than there is memory for must be told, and lose none of those that serve."""
+    refusal = DoesNotFit("m needs about 9 MiB, and 3 MiB are free", model="m", version=1, needed_bytes=9, free_bytes=3)
+    told = asyncio.Event()
+    first, second = FakeRunner(), FakeRunner()
+    made: list[FakeRunner | InferwayError] = [second, refusal, refusal]
+
+    async def start() -> FakeRunner:
+        if not made:
+            told.set()
+            await asyncio.Event().wait()
+        return await starting(made.pop(0))()
+
+    runners = RunnerSet([first], 1, start)
+    runners.resize(64)
+    async with asyncio.timeout(5):
+        await told.wait()
+
+    assert list(runners.copies) == [first, second]
+    assert [record.__dict__["reason"] for record in caplog.records if "cause" in record.__dict__] == [
+        "DOES_NOT_FIT"
+    ] * 2
+    await runners.stop()
 
 
 async def test_a_copy_that_cannot_be_loaded_is_tried_again():
