@@ -18,6 +18,7 @@ from inferway_client.retries import Retrier, RetryPolicy
 from inferway_client.stream import PredictionStream
 from inferway_client.target import Version, target_message
 from inferway_client.tensors import Arrays, encode_all
+from inferway_client.timeouts import bounded
 from inferway_client.tracing import Metadata, client_span
 from inferway_client.transport import open_channel, translated_errors
 
@@ -55,15 +56,18 @@ class Client:
 
         Args:
             target: `host:port` of the gateway.
-            timeout: Seconds that a call may take, its retries included, unless the call says otherwise.
+            timeout: Seconds that a call may take, its retries included, unless the call says otherwise; above 0, and
+                a day at most.
             retries: When calls are repeated; the default is three attempts where the server permits it.
             criticality: How much the requests of this client matter.
             tenant: For whom they are.
             credentials: TLS; plaintext if None.
             max_message_bytes: Longest message in either direction.
+
+        Raises ValueError for a timeout that is not above 0.
         """
         self._target = target
-        self._timeout_seconds = timeout
+        self._timeout_seconds = bounded(timeout)
         self._retrier = Retrier(retries or RetryPolicy())
         self._metadata = _caller_metadata(criticality, tenant)
         self._credentials = credentials
@@ -112,6 +116,7 @@ class Client:
             traceparent: W3C trace context to continue; OpenTelemetry's current span if None.
 
         Raises:
+            ValueError: The timeout is not above 0.
             InvalidRequest: The request does not fit the model; the message names the field.
             NotFound: No such endpoint, version or alias.
             FailedPrecondition: The version is unloaded, or could not be loaded.
@@ -183,7 +188,7 @@ class Client:
         return await self._retrier.run(attempt, self._seconds(timeout))
 
     def _seconds(self, timeout: float | None) -> float:
-        return self._timeout_seconds if timeout is None else timeout
+        return self._timeout_seconds if timeout is None else bounded(timeout)
 
 
 def _caller_metadata(criticality: Criticality, tenant: str) -> Metadata:

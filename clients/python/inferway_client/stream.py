@@ -26,6 +26,7 @@ from inferway.errors import DeadlineExceeded, Draining, InferwayError, Internal,
 from inferway.prediction.v1 import prediction_service_pb2, prediction_service_pb2_grpc
 from inferway_client.results import StreamResult, stream_result_from
 from inferway_client.tensors import Arrays, encode_all
+from inferway_client.timeouts import bounded
 from inferway_client.tracing import Metadata, client_span
 from inferway_client.transport import translated_errors
 
@@ -106,13 +107,14 @@ class PredictionStream:
         the answer; the stream's own if None.
 
         Raises:
+            ValueError: The timeout is not above 0.
             DatatypeMismatch: An array has no datatype.
             DeadlineExceeded: No result was taken in time to make room.
             Draining: The server is going away; results of what was sent still come.
             StreamProtocolViolated: After `finish`.
             InferwayError: What ended the stream.
         """
-        seconds = self._timeout_seconds if timeout is None else timeout
+        seconds = self._timeout_seconds if timeout is None else bounded(timeout)
         item = prediction_service_pb2.StreamItem(
             inputs=encode_all(inputs), timeout=_duration(seconds), affinity_key=affinity_key
         )
