@@ -40,7 +40,7 @@ class LinkLimits:
 
 
 def request_of(envelope: pb.Envelope, reply: Reply, now: float, default_timeout_seconds: float) -> Request:
-    """The request in an envelope, unchecked."""
+    """The request in an envelope, unchecked; 0 µs left counts as unset, and the default holds."""
     remaining_us = envelope.remaining_us
     return Request(
         id=envelope.id,

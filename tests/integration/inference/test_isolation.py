@@ -128,6 +128,25 @@ async def test_the_crash_of_a_group_brings_all_its_versions_back(registry: FakeR
             await doubles(gateway, number, version)
 
 
+async def test_a_runner_that_hangs_is_ended_soon_after_nobody_waits_for_it(registry: FakeRegistry, worker: Worker):
+    """A request that never ends must cost its version seconds, not the minute that the slowest model may take."""
+    await publish(registry)
+    async with worker() as server, GatewaySide(f"127.0.0.1:{server.port}") as gateway:
+        await gateway.ready(V1)
+        await doubles(gateway, 1)
+        [process] = runners()
+        process.suspend()
+        late = envelope(2, V1, tensor("x", rows(2)))
+        late.remaining_us = 500_000
+        async with asyncio.timeout(10):
+            [answer] = await gateway.call(late)
+            with pytest.raises(errors.InferwayError):
+                values_of(answer)
+            await gateway.ready(V1, pb.LOAD_STATE_LOADING)
+            await gateway.ready(V1)
+        await doubles(gateway, 3)
+
+
 async def test_copies_come_and_go_without_a_reload(registry: FakeRegistry, worker: Worker):
     """Whoever tunes a version in service must be able to undo it, and read back what holds."""
     await publish(registry)
