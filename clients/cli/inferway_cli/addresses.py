@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from inferway_client.timeouts import bounded
+
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 DEFAULT_GATEWAY = "127.0.0.1:8001"
@@ -17,7 +19,9 @@ GatewayOption = Annotated[
 RegistryOption = Annotated[
     str, typer.Option("--registry", envvar="INFERWAY_REGISTRY", metavar="HOST:PORT", help="Where the registry is.")
 ]
-TimeoutOption = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds to wait.")]
+TimeoutOption = Annotated[
+    float, typer.Option("--timeout", min=0.001, callback=bounded, help="Seconds to wait, a day at most.")
+]
 
 
 def parse_version(text: str | None) -> int | str | None:

@@ -88,3 +88,12 @@ async def test_version_and_help_teach(inferway: Inferway):
     assert "grpcio" in json.loads((await inferway("version", "--json")).stdout)
     for command in ("up", "push", "alias", "models", "model", "unload", "delete", "predict", "load", "status", "trace"):
         assert f"inferway {command}" in (await inferway(command, "--help")).stdout
+
+
+async def test_a_timeout_may_be_infinite_but_not_nan(inferway: Inferway, gateway: FakeGateway):
+    """To wait for ever is a fair wish; it must not end at once."""
+    assert (await inferway("predict", "affine", "--timeout", "inf")).code == 0
+    refused = await inferway("predict", "affine", "--timeout", "nan")
+
+    assert refused.code == 2
+    assert "greater than or equal to 0.001" in " ".join(refused.stderr.replace("│", " ").split())
