@@ -27,7 +27,7 @@ HEARD_SECONDS = 5.0
 MAX_BATCH_ROWS = 1 << 20
 MAX_QUEUE_DELAY_MS = 10_000
 MAX_BUCKETS = 64
-MAX_INSTANCES = 256
+MAX_INSTANCES = 64
 OWN_INSTANCES = 1
 """Copies that a worker makes where nobody says how many."""
 Options = resources_pb2.ServingOptions

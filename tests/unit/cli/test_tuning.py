@@ -130,7 +130,7 @@ async def test_copies_that_were_handed_back_are_waited_for(inferway: Inferway, r
         ("--max-queue-delay", "10000.1", "milliseconds from 0 to 10000, or auto"),
         ("--buckets", "1,,8", "each above the last, such as 1,8,32, or auto"),
         ("--buckets", "8,1", "each above the last, such as 1,8,32, or auto"),
-        ("--instances", "-5", "copies from 1 to 256, or auto"),
+        ("--instances", "-5", "copies from 1 to 64, or auto"),
     ],
 )
 async def test_what_is_no_bound_is_wrong_usage(
