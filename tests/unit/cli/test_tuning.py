@@ -109,7 +109,7 @@ async def test_without_bounds_none_are_said_to_be_stored(inferway: Inferway, reg
 
 async def test_copies_that_were_handed_back_are_waited_for(inferway: Inferway, registry: FakeRegistry):
     """A worker ends them one after the other; until then the reset has not happened."""
-    await inferway("tune", "digits", "--instances", "69")
+    await inferway("tune", "digits", "--instances", "33")
     registry.deaf = True
 
     done = await inferway("tune", "digits", "--reset", "--timeout", "0.3")
