@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 import numpy as np
+import psutil
 import pytest
 
 from inferway import errors
@@ -33,6 +34,10 @@ def pair(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             worker.wait_serving("model/tiny@1")
         running.gateway.wait_serving("model/tiny")
         yield running
+
+
+def kill(process: psutil.Process) -> None:
+    os.kill(process.pid, signal.SIGKILL)
 
 
 def registry_call(stack: Stack, method: str, request: Any, response: Any) -> Any:
@@ -65,10 +70,8 @@ async def test_a_killed_runner_is_replaced_without_an_operator(pair: Stack) -> N
     assert runners
     async with traffic(pair.gateway.target) as calls:
         await calls.until("version 1", 100)
-        for runner in runners:
-            os.kill(runner.pid, signal.SIGKILL)
+        await asyncio.to_thread(pair.workers[0].wait_mended, "model/tiny@1", lambda: [kill(each) for each in runners])
         await calls.until("version 1", 100)
-        await asyncio.to_thread(pair.workers[0].wait_serving, "model/tiny@1")
 
     assert calls.failures == {}
     assert pair.workers[0].alive
@@ -84,6 +87,21 @@ async def test_a_drained_worker_costs_no_call(pair: Stack) -> None:
         await calls.until("version 1", 100)
         worker.start()
         await asyncio.to_thread(worker.wait_serving, "model/tiny@1")
+
+    assert calls.failures == {}
+
+
+async def test_a_lone_worker_that_is_started_again_soon_costs_no_call(saved_models: Path, tmp_path: Path) -> None:
+    """What comes in while nobody can answer waits a few seconds for whoever was there a moment ago."""
+    with Stack(tmp_path) as stack:
+        publish(stack.registry.target, "tiny", saved_models / "tiny")
+        stack.gateway.wait_serving("model/tiny")
+        (worker,) = stack.workers
+        runners = worker.children()
+        async with traffic(stack.gateway.target) as calls:
+            await calls.until("version 1", 100)
+            await asyncio.to_thread(worker.wait_mended, "model/tiny@1", lambda: [kill(each) for each in runners])
+            await calls.until("version 1", 100)
 
     assert calls.failures == {}
 

@@ -7,7 +7,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import psutil
 from grpc_health.v1 import health_pb2
 
 START_SECONDS = 60.0
+_SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 @dataclass(slots=True)
@@ -60,6 +62,18 @@ class ServiceProcess:
             if _becomes_serving(self.target, name, min(left, 5.0)):
                 return
         raise AssertionError(f"{self.module} does not serve {name!r}:\n{self.tail()}")
+
+    def wait_mended(self, name: str, harm: Callable[[], object], timeout_seconds: float = START_SECONDS) -> None:
+        """Returns when `name` serves again after `harm`, which makes it stop; raises with the end of its log."""
+        with _watching(self.target, name, timeout_seconds) as answers:
+            statuses = (answer.status for answer in answers)
+            assert next(statuses) == _SERVING
+            harm()
+            try:
+                next(status for status in statuses if status != _SERVING)
+                next(status for status in statuses if status == _SERVING)
+            except (grpc.RpcError, StopIteration):
+                raise AssertionError(f"{self.module} does not serve {name!r} again:\n{self.tail()}") from None
 
     def kill(self) -> None:
         """SIGKILL, to this process alone, and reaps it."""
@@ -111,6 +125,15 @@ class ServiceProcess:
 
 def _becomes_serving(target: str, name: str, timeout_seconds: float) -> bool:
     """Follows the health of `name` for a while; connection failures end it early and are tried again by the caller."""
+    with _watching(target, name, timeout_seconds) as answers:
+        try:
+            return any(answer.status == _SERVING for answer in answers)
+        except grpc.RpcError:
+            return False
+
+
+@contextmanager
+def _watching(target: str, name: str, timeout_seconds: float) -> Iterator[Iterator[health_pb2.HealthCheckResponse]]:
     with grpc.insecure_channel(target, options=[("grpc.initial_reconnect_backoff_ms", 50)]) as channel:
         watch = channel.unary_stream(
             "/grpc.health.v1.Health/Watch",
@@ -119,8 +142,6 @@ def _becomes_serving(target: str, name: str, timeout_seconds: float) -> bool:
         )
         call = watch(health_pb2.HealthCheckRequest(service=name), timeout=timeout_seconds, wait_for_ready=True)
         try:
-            return any(answer.status == health_pb2.HealthCheckResponse.SERVING for answer in call)
-        except grpc.RpcError:
-            return False
+            yield call
         finally:
             call.cancel()

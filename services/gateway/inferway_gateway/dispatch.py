@@ -8,6 +8,7 @@ and losses come in as events from the links, and callers wait on a future.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
@@ -37,7 +38,9 @@ MAX_ATTEMPTS = {"WORKER_LOST": 3, "RUNNER_CRASHED": 2, "VERSION_NOT_READY": 3, "
 NOT_EXECUTED = frozenset({"VERSION_NOT_READY", "NO_WORKER", "DRAINING"})
 """The worker refused before it computed anything: repeating does no harm, whatever the model does."""
 REPEAT_SECONDS = 5.0
-"""How long a request that failed waits for a version that nobody has ready, unless its deadline comes before."""
+"""How long a request waits for a version that nobody has ready any more, unless its deadline comes before."""
+EXPECTED_BACK = frozenset({"VERSION_NOT_READY", "NO_WORKER"})
+"""Why a version that was ready a moment ago is not: its worker or its runner ended, and is being started again."""
 
 T = TypeVar("T")
 
@@ -55,7 +58,7 @@ class Loop(Protocol):
 class Pool:
     """One version: who waits for it, and the lanes that have it ready."""
 
-    __slots__ = ("forecast", "lanes", "queue", "timer", "withdrawn")
+    __slots__ = ("forecast", "lanes", "lost_at", "queue", "timer", "withdrawn")
 
     def __init__(self, limits: QueueLimits) -> None:
         """Nobody waits, nobody is ready."""
@@ -64,6 +67,8 @@ class Pool:
         self.lanes: list[Lane] = []
         self.timer: asyncio.TimerHandle | None = None
         """Set while time alone will make room."""
+        self.lost_at = -math.inf
+        """When the last lane went."""
         self.withdrawn = False
         """The version does not exist any more."""
 
@@ -104,18 +109,25 @@ class Dispatcher:
         """
         version = envelope.version
         pool = self._pools.get(version.name)
-        if pool is None or not pool.lanes or version.unloaded:
+        if pool is None or version.unloaded:
             raise self._refused(envelope, why_not(version, self.workers))
-        seconds_left = envelope.deadline - self._clock()
+        now = self._clock()
+        seconds_left = envelope.deadline - now
         if seconds_left <= 0:
             raise self._refused(envelope, DeadlineExceeded("the deadline has passed", stage="gateway"))
         flight = Flight(envelope, self._loop.create_future())
+        if not pool.lanes:
+            flight.failure = why_not(version, self.workers)
+            patience = pool.lost_at + REPEAT_SECONDS - now
+            if patience <= 0 or flight.failure.reason not in EXPECTED_BACK:
+                raise self._refused(envelope, flight.failure)
+            seconds_left = min(patience, seconds_left)
         self._budget(envelope.endpoint).count_first_attempt()
         try:
             self._place(pool, flight)
         except Overloaded as refusal:
             raise self._refused(envelope, refusal) from None
-        self._time(flight, seconds_left, self._expire)
+        self._time(flight, seconds_left, self._expire if flight.failure is None else self._give_up)
         return flight
 
     def abandon(self, flight: Flight) -> None:
@@ -157,6 +169,8 @@ class Dispatcher:
         for name in before - lane.ready:
             pool = self._pools[name]
             pool.lanes.remove(lane)
+            if not pool.lanes:
+                pool.lost_at = self._clock()
             if pool.is_over:
                 del self._pools[name]
         for name in lane.ready - before:

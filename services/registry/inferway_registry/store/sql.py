@@ -7,13 +7,14 @@ numbers are in commit order, and a check made in a mutation still holds when it 
 from __future__ import annotations
 
 import asyncio
+import random
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 from sqlalchemy import URL, Connection, event, select
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
@@ -46,6 +47,8 @@ class Store:
         engine = _engine(url, busy_seconds)
         try:
             with _store_errors():
+                if engine.dialect.name == "sqlite":
+                    await _use_wal(engine, busy_seconds)
                 await migrate(engine)
         except BaseException:
             await engine.dispose()
@@ -118,9 +121,30 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     # The driver would begin transactions late and without a lock; we begin them ourselves.
     connection.isolation_level = None
     cursor = connection.cursor()
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
+
+
+async def _use_wal(engine: AsyncEngine, busy_seconds: float) -> None:
+    """Switches the file's journal, once and for all.
+
+    While others open the same new file, SQLite refuses at once, whatever its busy timeout.
+    """
+    async with asyncio.timeout(busy_seconds):
+        while not await _switched_to_wal(engine):  # noqa: ASYNC110 - another process gives no event
+            await asyncio.sleep(random.uniform(0.005, 0.02))  # noqa: S311 - not a secret
+
+
+async def _switched_to_wal(engine: AsyncEngine) -> bool:
+    try:
+        async with engine.execution_options(begin="SELECT 1").connect() as connection:
+            await connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+    except OperationalError as error:
+        if getattr(error.orig, "sqlite_errorcode", None) != sqlite3.SQLITE_BUSY:
+            raise
+        return False
+    return True
 
 
 def _begin_sqlite(connection: Connection) -> None:
