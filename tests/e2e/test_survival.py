@@ -36,8 +36,9 @@ def pair(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield running
 
 
-def kill(process: psutil.Process) -> None:
-    os.kill(process.pid, signal.SIGKILL)
+def kill(processes: list[psutil.Process]) -> None:
+    for each in processes:
+        os.kill(each.pid, signal.SIGKILL)
 
 
 def registry_call(stack: Stack, method: str, request: Any, response: Any) -> Any:
@@ -70,7 +71,7 @@ async def test_a_killed_runner_is_replaced_without_an_operator(pair: Stack) -> N
     assert runners
     async with traffic(pair.gateway.target) as calls:
         await calls.until("version 1", 100)
-        await asyncio.to_thread(pair.workers[0].wait_mended, "model/tiny@1", lambda: [kill(each) for each in runners])
+        await asyncio.to_thread(pair.workers[0].wait_mended, "model/tiny@1", lambda: kill(runners))
         await calls.until("version 1", 100)
 
     assert calls.failures == {}
@@ -100,7 +101,7 @@ async def test_a_lone_worker_that_is_started_again_soon_costs_no_call(saved_mode
         runners = worker.children()
         async with traffic(stack.gateway.target) as calls:
             await calls.until("version 1", 100)
-            await asyncio.to_thread(worker.wait_mended, "model/tiny@1", lambda: [kill(each) for each in runners])
+            await asyncio.to_thread(worker.wait_mended, "model/tiny@1", lambda: kill(runners))
             await calls.until("version 1", 100)
 
     assert calls.failures == {}
