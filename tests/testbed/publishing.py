@@ -19,7 +19,12 @@ CHUNK_BYTES = 1024 * 1024
 
 
 def publish(
-    target: str, model: str, directory: Path, alias: str = "", config: resources_pb2.VersionConfig | None = None
+    target: str,
+    model: str,
+    directory: Path,
+    alias: str = "",
+    config: resources_pb2.VersionConfig | None = None,
+    runtime: resources_pb2.Runtime.ValueType = resources_pb2.RUNTIME_TENSORFLOW,
 ) -> resources_pb2.ModelVersion:
     """Uploads every file below `directory` as a new version of `model` and returns it."""
     files = sorted(path for path in directory.rglob("*") if path.is_file())
@@ -35,9 +40,7 @@ def publish(
     )
     with grpc.insecure_channel(target) as channel:
         call = _Caller(channel)
-        request = pb.CreateUploadRequest(
-            model=f"models/{model}", runtime=resources_pb2.RUNTIME_TENSORFLOW, manifest=manifest, config=config
-        )
+        request = pb.CreateUploadRequest(model=f"models/{model}", runtime=runtime, manifest=manifest, config=config)
         upload = call("CreateUpload", request, pb.CreateUploadResponse).upload
         done = {file.path: file.committed_bytes for file in upload.files}
         for artifact in manifest.artifacts:
