@@ -8,18 +8,28 @@ deadlines, and as many of every other tenant, for tenants take turns.
 Whoever was admitted stays in time: a request is refused, too, if it would push one behind it over its deadline.
 Without that, at a few times the capacity, urgent requests make all late that are a little less urgent. (It is the
 demand bound test of schedulers that serve the earliest deadline first: Baruah, Rosier, Howell 1990.)
+
+More critical requests that are still to come go first, too: as many are expected as came of late, and a
+class waits for what speed they leave. The less critical a class, the more of its time must be left over, so that
+those who matter more find room when they come in a burst.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from math import exp
 from typing import NamedTuple, Protocol
 
 from inferway.errors import WouldBeLate
 
-MARGIN = 1.1
-"""How much longer than predicted it may take: whoever is admitted shall be answered in time."""
+MARGINS = {1: 1.05, 2: 1.1, 3: 1.25, 4: 1.43}
+"""How much longer than predicted it may take, by class: whoever is admitted shall be answered in time."""
+MARGIN = MARGINS[2]
+ARRIVALS_SECONDS = 0.3
+"""Time constant of the rates at which classes arrive."""
+LEAST_LEFT = 0.05
+"""Share of the speed that a class is expected to get at least, however much comes before it."""
 _FINE_SECONDS = 0.008
 _FINE_PER_COARSE = 32
 _MIN_RETRY_SECONDS = 0.05
@@ -165,6 +175,26 @@ class Backlog:
         self._class_rows[request.criticality] += rows
 
 
+class Arrivals:
+    """Rows a second by class, averaged with an exponential window."""
+
+    def __init__(self) -> None:
+        """Nobody has come."""
+        self._rows: dict[int, float] = {}
+        self._at = 0.0
+
+    def add(self, now: float, criticality: int, rows: int) -> None:
+        """So many rows of the class came."""
+        decay = exp((self._at - now) / ARRIVALS_SECONDS)
+        self._at = now
+        self._rows = {known: held * decay for known, held in self._rows.items()}
+        self._rows[criticality] = self._rows.get(criticality, 0.0) + rows
+
+    def rate_before(self, criticality: int) -> float:
+        """Of the more critical classes, when something was last added."""
+        return sum([rows for known, rows in self._rows.items() if known < criticality]) / ARRIVALS_SECONDS
+
+
 class Forecast:
     """Says of one version's requests whether they would be late. Costs next to nothing while everybody has time.
 
@@ -175,18 +205,21 @@ class Forecast:
     def __init__(self) -> None:
         """Nobody waits."""
         self._backlog: Backlog | None = None
+        self._arrivals = Arrivals()
 
     def late(
         self, now: float, request: Waiting, waiting: Iterable[Waiting], rows: int, loads: Collection[Load]
     ) -> float | None:
         """As `refuse`; `waiting` are the `rows` rows that wait already."""
-        if not rows or _is_surely_in_time(request.deadline - now, rows + request.rows, loads):
+        self._arrivals.add(now, request.criticality, request.rows)
+        left_over = left_over_share(self._arrivals.rate_before(request.criticality), loads)
+        if not rows or _is_surely_in_time((request.deadline - now) * left_over, rows + request.rows, loads):
             return None
         if self._backlog is None:
             self._backlog = Backlog()
             for other in waiting:
                 self._backlog.add(other)
-        return refuse(now, request, self._backlog, loads)
+        return refuse(now, request, self._backlog, loads, left_over)
 
     def joined(self, request: Waiting) -> None:
         """`request` waits from now on."""
@@ -213,24 +246,32 @@ def _is_surely_in_time(seconds_left: float, rows: int, loads: Collection[Load]) 
     return bool(rate) and 2.0 * (rows / rate + fixed / 1e6) < seconds_left
 
 
-def refuse(now: float, request: Waiting, backlog: Backlog, loads: Collection[Load]) -> float | None:
+def refuse(
+    now: float, request: Waiting, backlog: Backlog, loads: Collection[Load], left_over: float = 1.0
+) -> float | None:
     """The seconds after which `request` could be answered, if that were too late for it or for those behind it.
 
-    Else None. `loads` are the workers that have the version ready. Nothing is refused while one of them has not told
-    its speed, and nothing while nobody waits.
+    Else None. `loads` are the workers that have the version ready, of whose speed its class gets the share `left_over`.
+    Nothing is refused while one of them has not told its speed, and nothing while nobody waits.
     """
     if not backlog.rows or not loads or not all(map(_is_known, loads)):
         return None
-    compute = min([_compute_seconds(load, request.rows) for load in loads])
-    predicted = wait_seconds(backlog.rows_before(request), loads) + compute
-    if predicted * MARGIN > request.deadline - now:
+    compute, margin = min([_compute_seconds(load, request.rows) for load in loads]), MARGINS[request.criticality]
+    predicted = wait_seconds(backlog.rows_before(request) / left_over, loads) + compute
+    if predicted * margin > request.deadline - now:
         return predicted
     for deadline, rows in backlog.behind(request):
-        seconds = deadline - now
-        late = rows + request.rows > rows_taken(seconds / MARGIN - compute, loads)
-        if late and rows <= rows_taken(seconds - compute, loads):
-            return wait_seconds(rows + request.rows, loads) + compute
+        seconds, together = deadline - now, rows + request.rows
+        late = together > rows_taken(seconds / margin - compute, loads) * left_over
+        if late and rows <= rows_taken(seconds - compute, loads) * left_over:
+            return wait_seconds(together / left_over, loads) + compute
     return None
+
+
+def left_over_share(rows_per_second: float, loads: Collection[Load]) -> float:
+    """Share of the workers' speed that is left by others who take so much of it."""
+    speed = sum([load.speed.rows_per_second for load in loads if load.speed is not None])
+    return max(LEAST_LEFT, 1.0 - rows_per_second / speed) if speed else 1.0
 
 
 def _is_known(load: Load) -> bool:
@@ -240,10 +281,14 @@ def _is_known(load: Load) -> bool:
 def _compute_seconds(load: Load, rows: int) -> float:
     """Of the batch in which a request with `rows` rows will be.
 
-    While others wait, a worker has about two batches' worth of rows, so a batch is about half of what it has.
+    While others wait, a worker has about two batches' worth of rows for each that computes side by side, so a batch is
+    about half of its share of what the worker has. Rows that take longer each than the worker needs for one, on
+    average, are computed side by side.
     """
     assert load.speed is not None
-    return (load.speed.fixed_us + load.speed.row_us * max(rows, load.rows // 2)) / 1e6
+    rows_per_second, fixed_us, row_us = load.speed
+    side_by_side = max(1.0, rows_per_second * row_us / 1e6)
+    return (fixed_us + row_us * max(rows, load.rows / (2 * side_by_side))) / 1e6
 
 
 def rows_taken(seconds: float, loads: Collection[Load]) -> float:
@@ -255,7 +300,7 @@ def rows_taken(seconds: float, loads: Collection[Load]) -> float:
     return taken
 
 
-def wait_seconds(rows_before: int, loads: Collection[Load]) -> float:
+def wait_seconds(rows_before: float, loads: Collection[Load]) -> float:
     """Seconds until `rows_before` rows have been taken from the queue; every load has a speed, and there is one."""
     free = sorted(
         (load.rows / load.speed.rows_per_second, load.speed.rows_per_second) for load in loads if load.speed is not None

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import pytest
 
 from inferway_chassis.request_queue import Queued, QueueLimits, RequestQueue
-from inferway_gateway.forecast import Backlog, Load, Speed, refuse
+from inferway_gateway.forecast import Forecast, Load, Speed
 
 BATCH_ROWS = 32
 WINDOW_ROWS = 2 * BATCH_ROWS
@@ -24,13 +24,14 @@ class Simulation:
     """Requests of one row in, answers by the clock out."""
 
     queue: RequestQueue[float] = field(default_factory=lambda: RequestQueue(QueueLimits(max_items=100_000)))
-    backlog: Backlog = field(default_factory=Backlog)
+    forecast: Forecast = field(default_factory=Forecast)
     bound: deque[Queued[float]] = field(default_factory=deque)
     computing: list[Queued[float]] = field(default_factory=list)
     done_at: float = float("inf")
-    refused: int = 0
-    in_time: int = 0
-    late: int = 0
+    refused: Counter[int] = field(default_factory=Counter)
+    """By class, as the other two."""
+    in_time: Counter[int] = field(default_factory=Counter)
+    late: Counter[int] = field(default_factory=Counter)
 
     def run(self, arrivals: list[Queued[float]]) -> None:
         """Until everything that arrived is answered, refused or expired."""
@@ -42,14 +43,14 @@ class Simulation:
             self._finish()
 
     def _arrive(self, request: Queued[float]) -> None:
-        now = request.payload
+        now, loads = request.payload, [Load(SPEED, self._rows_out())]
         if not self.queue and self._rows_out() < WINDOW_ROWS:
             self._bind(request, now)
-        elif refuse(now, request, self.backlog, [Load(SPEED, self._rows_out())]) is not None:
-            self.refused += 1
+        elif self.forecast.late(now, request, self.queue, self.queue.rows, loads) is not None:
+            self.refused[request.criticality] += 1
         else:
             self.queue.offer(request)
-            self.backlog.add(request)
+            self.forecast.joined(request)
 
     def _rows_out(self) -> int:
         return len(self.bound) + len(self.computing)
@@ -65,26 +66,28 @@ class Simulation:
 
     def _finish(self) -> None:
         now = self.done_at
-        good = sum(request.deadline >= now for request in self.computing)
-        self.in_time, self.late = self.in_time + good, self.late + len(self.computing) - good
+        for request in self.computing:
+            (self.in_time if request.deadline >= now else self.late)[request.criticality] += 1
         self.computing = []
         for expired in self.queue.expire(now):
-            self.backlog.remove(expired)
-            self.late += 1
+            self.forecast.left(expired)
+            self.late[expired.criticality] += 1
         while self.queue and self._rows_out() < WINDOW_ROWS:
-            request = self.queue.take()
-            assert request is not None
-            self.backlog.remove(request)
-            self.bound.append(request)
+            taken = self.queue.take()
+            assert taken is not None
+            self.forecast.left(taken)
+            self.bound.append(taken)
         self._compute(now)
 
 
-def simulated(load: float, deadlines: tuple[float, ...]) -> Simulation:
-    """What became of Poisson arrivals at so many times the capacity, each with one of the deadlines."""
+def simulated(
+    load: float, deadlines: tuple[float, ...], classes: tuple[int, ...] = (2,), seconds: float = SECONDS
+) -> Simulation:
+    """What became of Poisson arrivals at so many times the capacity, each with one of the deadlines and classes."""
     chance, now, arrivals = random.Random(7), 0.0, []
-    while now < SECONDS:
+    while now < seconds:
         now += chance.expovariate(load * CAPACITY)
-        arrivals.append(Queued(now, now + chance.choice(deadlines)))
+        arrivals.append(Queued(now, now + chance.choice(deadlines), criticality=chance.choice(classes)))
     simulation = Simulation()
     simulation.run(arrivals)
     return simulation
@@ -96,14 +99,22 @@ def test_beyond_capacity_all_of_it_is_used_and_what_is_admitted_is_in_time(load:
     """An early refusal lets the caller go elsewhere; a late answer has cost the capacity and is worth nothing."""
     end = simulated(load, deadlines)
 
-    assert end.late < 0.005 * end.in_time
-    assert end.in_time > 0.97 * CAPACITY * SECONDS
-    assert end.refused > 0.9 * (load - 1.0) * CAPACITY * SECONDS - CAPACITY * max(deadlines)
-    assert end.backlog.rows == 0
+    assert end.late.total() < 0.005 * end.in_time.total()
+    assert end.in_time.total() > 0.97 * CAPACITY * SECONDS
+    assert end.refused.total() > 0.9 * (load - 1.0) * CAPACITY * SECONDS - CAPACITY * max(deadlines)
 
 
 def test_below_capacity_nobody_is_refused():
     """The forecast must not cost a single answer while there is room for all."""
     calm = simulated(0.5, (0.03, 0.1, 0.5))
 
-    assert (calm.refused, calm.late) == (0, 0)
+    assert (calm.refused.total(), calm.late.total()) == (0, 0)
+
+
+def test_what_can_be_shed_makes_room_for_what_matters_and_hears_of_it_at_once():
+    """To keep a request until its deadline and then drop it is the worst refusal: the caller cannot go elsewhere."""
+    end = simulated(1.8, (0.05, 0.1), classes=(2, 4, 4), seconds=3.0)
+
+    assert end.refused[2] + end.late[2] < 0.001 * end.in_time[2]
+    assert end.late[4] < 0.05 * end.refused[4]
+    assert end.in_time.total() > 0.9 * CAPACITY * 3.0

@@ -1,6 +1,7 @@
 """A runtime of pure NumPy that behaves as the others do, for tests and trials: it starts in a tenth of a second.
 
-The version is one file, `fake_model.json`: signatures with tensors as `[datatype, shape]` and an `operation`:
+The version is one file, `fake_model.json`, or `assets.extra/fake_model.json` beside a real one, which a registry
+takes: signatures with tensors as `[datatype, shape]`, an `operation`, and `row_seconds` if each row shall take time:
 
     affine         every output is the input times `factor` plus `offset`
     identity       every output is the input in the same place, in the order of names
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ from inferway_inference.runtimes.base import CPU, Placement
 from inferway_inference.signatures import Signature, TensorSpec
 
 FILE = "fake_model.json"
+EXTRA = "assets.extra"
 POISON = 666.0
 DEADLY = 999.0
 
@@ -45,7 +48,8 @@ class FakeRuntime:
         """As the interface says."""
         del threads, placement
         try:
-            self._described = json.loads((path / FILE).read_text())["signatures"]
+            extra = path / EXTRA / FILE
+            self._described = json.loads((extra if extra.exists() else path / FILE).read_text())["signatures"]
             self._signatures = {name: _signature(name, content) for name, content in self._described.items()}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorruptArtifact(f"{FILE} is no description of a fake model", path=FILE) from error
@@ -61,6 +65,8 @@ class FakeRuntime:
             if spec.datatype in FLOATING:
                 _misbehave(values)
         results = _OPERATIONS[content["operation"]](ordered, content)
+        if (row_seconds := content.get("row_seconds")) is not None:
+            time.sleep(row_seconds * len(ordered[0]))
         named = zip((spec.name for spec in known.outputs), results, strict=True)
         return {name: values for name, values in named if name in outputs}
 
