@@ -433,6 +433,20 @@ class TooManyConcurrent(Overloaded):
     reason = "TOO_MANY_CONCURRENT"
 
 
+class MemoryPressure(Overloaded):
+    """The server is short of memory."""
+
+    reason = "MEMORY_PRESSURE"
+    default_retry_after_seconds = 1.0
+
+
+class Throttled(Overloaded):
+    """Not sent, because most of what was sent of late was refused; raised by clients only."""
+
+    reason = "THROTTLED"
+    default_retry_after_seconds = 1.0
+
+
 class VersionNotReady(Unavailable):
     """The version is still being loaded."""
 

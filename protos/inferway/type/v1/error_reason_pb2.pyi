@@ -112,6 +112,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED, with RetryInfo. Too many streams, items or uploads at once. Metadata: limit."""
     ERROR_REASON_WOULD_BE_LATE: _ErrorReason.ValueType  # 74
     """RESOURCE_EXHAUSTED, with RetryInfo. The answer would be late. Metadata: model, version, predicted_wait_ms."""
+    ERROR_REASON_MEMORY_PRESSURE: _ErrorReason.ValueType  # 75
+    """RESOURCE_EXHAUSTED, with RetryInfo. The server is short of memory, or holds too many bytes of requests already."""
+    ERROR_REASON_THROTTLED: _ErrorReason.ValueType  # 76
+    """RESOURCE_EXHAUSTED, with RetryInfo. Not sent, as most was refused of late (raised by clients). Metadata: endpoint."""
     ERROR_REASON_VERSION_NOT_READY: _ErrorReason.ValueType  # 80
     """UNAVAILABLE, with RetryInfo. The version is still being loaded. Metadata: model, version."""
     ERROR_REASON_NO_WORKER: _ErrorReason.ValueType  # 81
@@ -237,6 +241,10 @@ ERROR_REASON_TOO_MANY_CONCURRENT: ErrorReason.ValueType  # 73
 """RESOURCE_EXHAUSTED, with RetryInfo. Too many streams, items or uploads at once. Metadata: limit."""
 ERROR_REASON_WOULD_BE_LATE: ErrorReason.ValueType  # 74
 """RESOURCE_EXHAUSTED, with RetryInfo. The answer would be late. Metadata: model, version, predicted_wait_ms."""
+ERROR_REASON_MEMORY_PRESSURE: ErrorReason.ValueType  # 75
+"""RESOURCE_EXHAUSTED, with RetryInfo. The server is short of memory, or holds too many bytes of requests already."""
+ERROR_REASON_THROTTLED: ErrorReason.ValueType  # 76
+"""RESOURCE_EXHAUSTED, with RetryInfo. Not sent, as most was refused of late (raised by clients). Metadata: endpoint."""
 ERROR_REASON_VERSION_NOT_READY: ErrorReason.ValueType  # 80
 """UNAVAILABLE, with RetryInfo. The version is still being loaded. Metadata: model, version."""
 ERROR_REASON_NO_WORKER: ErrorReason.ValueType  # 81
