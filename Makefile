@@ -16,7 +16,7 @@ IMAGE := build/contract.binpb
 RELEASED := protos/inferway-released.binpb
 ARGS ?=
 
-.PHONY: help setup setup-dev up test check types fmt gen lock bench bench-engine release-image test-compose abuse soak-loads clean
+.PHONY: help setup setup-dev up test check types fmt gen lock bench bench-engine release-image test-compose abuse chaos fuzz soak soak-loads clean
 
 help: ## Show this text
 	@echo "inferway: serves TensorFlow models over gRPC"
@@ -82,6 +82,15 @@ bench-engine: setup-dev ## Measure the inference engine against TensorFlow in pr
 
 abuse: setup-dev ## A worker under a minute of everything at once; every answer is checked
 	@INFERWAY_ABUSE_SECONDS=60 $(BIN)/python -m pytest -q -s --timeout 300 tests/e2e/test_abuse.py
+
+chaos: setup-dev ## Break everything under load, the long way (about 20 minutes), and print the figures; ARGS go to pytest
+	@INFERWAY_CHAOS=long $(BIN)/python -m pytest -q -s -m chaos --timeout 1200 $(ARGS)
+
+fuzz: setup-dev ## Fuzz every target for a minute; ARGS='--seconds 180 snapshot' for one, longer
+	@$(BIN)/python -m tests.fuzz.run $(ARGS)
+
+soak: setup-dev ## Half an hour of traffic and cancelled calls against a gateway, and what it holds; MINUTES=10 for less
+	@$(BIN)/python -m tests.soak.gateway $(or $(MINUTES),30)
 
 soak-loads: setup-dev ## Load and unload versions 1,000 times (TensorFlow 50), and count what is left behind
 	@$(BIN)/python -m benchmarks.models build/soak tiny
