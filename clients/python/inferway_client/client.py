@@ -1,6 +1,6 @@
-"""The client: one channel to a gateway, predictions and streams over it.
+"""The client: one channel to a gateway or several, predictions and streams over it.
 
-predict → encode → span → retries → one call → decode, and nothing else on the way.
+predict → encode → span → throttle → retries → one call → decode, and nothing else on the way.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from inferway_client.retries import Retrier, RetryPolicy
 from inferway_client.stream import PredictionStream
 from inferway_client.target import Version, target_message
 from inferway_client.tensors import Arrays, encode_all
+from inferway_client.throttle import Throttles
 from inferway_client.timeouts import bounded
 from inferway_client.tracing import Metadata, client_span
 from inferway_client.transport import open_channel, translated_errors
@@ -32,6 +33,15 @@ class Criticality(StrEnum):
     CRITICAL = "critical"
     SHEDDABLE_PLUS = "sheddable-plus"
     SHEDDABLE = "sheddable"
+
+
+_MULTIPLIERS = {
+    Criticality.CRITICAL_PLUS: 2.0,
+    Criticality.CRITICAL: 2.0,
+    Criticality.SHEDDABLE_PLUS: 1.1,
+    Criticality.SHEDDABLE: 1.1,
+}
+"""K of the throttle."""
 
 
 class Client:
@@ -55,11 +65,14 @@ class Client:
         """Remembers where and how; nothing is opened before `async with`.
 
         Args:
-            target: `host:port` of the gateway.
+            target: `host:port` of the gateway. Several gateways that serve the same: their IP addresses and ports
+                with commas between, or `dns:///name:port` for all addresses of a name. Calls go to them in turn, and
+                one that goes away costs none.
             timeout: Seconds that a call may take, its retries included, unless the call says otherwise; above 0, and
                 a day at most.
             retries: When calls are repeated; the default is three attempts where the server permits it.
-            criticality: How much the requests of this client matter.
+            criticality: How much the requests of this client matter. It also decides how early calls are held back
+                here when an endpoint refuses them.
             tenant: For whom they are.
             credentials: TLS; plaintext if None.
             max_message_bytes: Longest message in either direction.
@@ -69,6 +82,7 @@ class Client:
         self._target = target
         self._timeout_seconds = bounded(timeout)
         self._retrier = Retrier(retries or RetryPolicy())
+        self._throttles = Throttles(_MULTIPLIERS[criticality])
         self._metadata = _caller_metadata(criticality, tenant)
         self._credentials = credentials
         self._max_message_bytes = max_message_bytes
@@ -120,7 +134,7 @@ class Client:
             InvalidRequest: The request does not fit the model; the message names the field.
             NotFound: No such endpoint, version or alias.
             FailedPrecondition: The version is unloaded, or could not be loaded.
-            Overloaded, Unavailable: Still so after the retries.
+            Overloaded, Unavailable: Still so after the retries. Throttled, an Overloaded, if it was not even sent.
             DeadlineExceeded: The timeout passed.
             Internal: The model failed on this input, or inferway did.
         """
@@ -179,10 +193,11 @@ class Client:
     async def _predict(
         self, request: prediction_service_pb2.PredictRequest, timeout: float | None, trace_context: Metadata
     ) -> prediction_service_pb2.PredictResponse:
-        metadata = self._metadata + trace_context
+        metadata, throttle = self._metadata + trace_context, self._throttles.of(request.target.endpoint)
+        throttle.admit()
 
         async def attempt(seconds_left: float) -> prediction_service_pb2.PredictResponse:
-            with translated_errors(self._target):
+            with throttle.sending(), translated_errors(self._target):
                 return await self._stub.Predict(request, timeout=seconds_left, metadata=metadata)
 
         return await self._retrier.run(attempt, self._seconds(timeout))

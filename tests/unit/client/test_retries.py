@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import asyncio
 
-from inferway.errors import InferwayError, InvalidField, QueueFull, VersionNotReady
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inferway.errors import InferwayError, InvalidField, QueueFull, Unreachable, VersionNotReady
 from inferway_client.retries import Retrier, RetryBudget, RetryPolicy
 
 
@@ -76,25 +80,62 @@ async def test_errors_of_the_request_are_not_repeated():
     assert len(attempt.seconds) == 1
 
 
-async def test_a_spent_budget_stops_retries_until_calls_succeed_again():
+async def test_a_spent_budget_stops_retries_until_ten_seconds_have_passed():
     """When everything fails, repeating everything makes it worse."""
     clock = Clock()
-    budgeted = retrier(clock, RetryPolicy(budget_tokens=4.0, initial_backoff_seconds=0.0))
-    failing = [QueueFull("full", retry_after_seconds=0.0) for _ in range(3)]
-    with pytest.raises(QueueFull):
-        await budgeted.run(Attempt(*failing), 10.0)
-    attempt = Attempt(QueueFull("full", retry_after_seconds=0.0))
-    with pytest.raises(QueueFull):
-        await budgeted.run(attempt, 10.0)
-    assert len(attempt.seconds) == 1
+    budgeted = retrier(clock, RetryPolicy(budget_share=0.0, budget_per_second=0.2, initial_backoff_seconds=0.0))
+    attempts = [Attempt(*[QueueFull("full", retry_after_seconds=0.0)] * 3) for _ in range(3)]
+    for attempt in attempts:
+        with pytest.raises(QueueFull):
+            await budgeted.run(attempt, 10.0)
+        clock.now += 5.0
+    assert [len(attempt.seconds) for attempt in attempts] == [3, 1, 3]
 
 
-def test_a_success_earns_a_tenth_of_a_retry_and_no_more_than_the_budget():
-    """So that at most one call in ten is a repetition, in the long run."""
-    budget = RetryBudget(4.0)
-    for _ in range(3):
-        budget.failed()
-    assert not budget.left
-    for _ in range(11):
-        budget.succeeded()
-    assert budget.left
+async def test_calls_that_fail_together_pay_before_they_wait():
+    """Counted only when they come back, all would pass the budget and come back together."""
+    woken, asleep = asyncio.Event(), []
+
+    async def sleep(seconds: float) -> None:
+        asleep.append(seconds)
+        await woken.wait()
+
+    policy = RetryPolicy(budget_share=0.2, budget_per_second=0.0, max_attempts=2)
+    together = Retrier(policy, clock=Clock(), sleep=sleep)
+    attempts = [Attempt(QueueFull("full"), QueueFull("full")) for _ in range(100)]
+    calls = [asyncio.ensure_future(together.run(attempt, 10.0)) for attempt in attempts]
+    await asyncio.wait(calls, return_when=asyncio.FIRST_COMPLETED)
+    woken.set()
+    await asyncio.wait(calls)
+    assert len(asleep) == 20
+    assert sum(len(attempt.seconds) for attempt in attempts) == 120
+
+
+@pytest.mark.parametrize(("repeat_lost", "attempts"), [(True, 2), (False, 1)])
+async def test_a_lost_call_is_repeated_unless_the_model_has_effects(repeat_lost: bool, attempts: int):
+    """It may have been computed: only the caller knows whether that can be done twice."""
+    attempt = Attempt(Unreachable("lost", retry_after_seconds=0.0))
+    call = retrier(Clock(), RetryPolicy(repeat_lost=repeat_lost)).run(attempt, 10.0)
+    if repeat_lost:
+        assert await call == "done"
+    else:
+        with pytest.raises(Unreachable):
+            await call
+    assert len(attempt.seconds) == attempts
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=300))
+def test_repetitions_never_exceed_their_share_of_calls_and_the_floor(events: list[tuple[float, bool]]):
+    """The law of the budget, against a count that forgets nothing."""
+    clock = Clock()
+    budget, calls, paid = RetryBudget(0.2, 3.0, clock), [], []
+    for seconds, is_call in events:
+        clock.now += seconds
+        if is_call:
+            budget.count_call()
+            calls.append(clock.now)
+        elif budget.withdraw():
+            paid.append(clock.now)
+    for at in paid:
+        window = [t for t in paid if at - 9 <= t <= at]
+        assert len(window) <= 0.2 * len([t for t in calls if at - 10 <= t <= at]) + 30

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from inferway.errors import DeadlineExceeded, Draining, Internal, Overloaded, Unreachable
+from inferway.errors import DeadlineExceeded, Draining, Internal, Overloaded, QueueFull, Unreachable
 from inferway.prediction.v1 import prediction_service_pb2
+from inferway.status import to_status
 from inferway_client import Client
-from inferway_client.transport import BY_STATUS_CODE, decode_error
+from inferway_client.transport import BY_STATUS_CODE, PUSHBACK, STATUS_DETAILS, decode_error, open_channel
 
 X = {"x": np.zeros((1, 3), np.float32)}
 PREDICT = "/inferway.prediction.v1.PredictionService/Predict"
@@ -70,7 +71,25 @@ def test_every_status_code_has_a_meaning(code: grpc.StatusCode):
     assert code in BY_STATUS_CODE
     error = grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="so it is")
     assert type(decode_error(error, "somewhere:1")) is BY_STATUS_CODE[code]
-    assert not decode_error(error, "somewhere:1").retryable
+    assert decode_error(error, "somewhere:1").retryable == (code is grpc.StatusCode.UNAVAILABLE)
+
+
+@pytest.mark.parametrize(("pushback", "seconds"), [("250", 0.25), ("0", 0.0), ("-1", None), ("soon", None)])
+@pytest.mark.parametrize("ours", [True, False])
+def test_pushback_says_whether_and_when_to_repeat(pushback: str, seconds: float | None, ours: bool):
+    """Minus one means never, whoever says it: a server that sheds a whole class, or a proxy before it."""
+    trailing = grpc.aio.Metadata((PUSHBACK, pushback))
+    if ours:
+        trailing.add(STATUS_DETAILS, to_status(QueueFull("full", retry_after_seconds=9.0)).SerializeToString())
+    error = grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.aio.Metadata(), trailing, details="full")
+    assert decode_error(error, "somewhere:1").retry_after_seconds == seconds
+
+
+@pytest.mark.parametrize("target", ["name:1,other:1", "127.0.0.1:1,[::1]:1", "127.0.0.1:1,"])
+def test_several_addresses_that_grpc_could_not_dial_are_refused_at_once(target: str):
+    """It would say so only at the first call, and not in words."""
+    with pytest.raises(ValueError, match="several addresses"):
+        open_channel(target, 1024)
 
 
 async def test_nobody_there_is_unreachable():
