@@ -7,7 +7,6 @@ part of it is kept in reserve. Versions being loaded count with what they are ex
 
 from __future__ import annotations
 
-import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 
 from inferway.errors import DoesNotFit
 from inferway.names import parse_version
+from inferway_chassis.memory_figures import CGROUP, PROC, container_memory, resident_bytes
 from inferway_inference.versions import VersionSpec
 
 MIB = 1024 * 1024
@@ -41,7 +41,7 @@ class MemoryLimits:
 class MemoryBudget:
     """Of one worker."""
 
-    def __init__(self, limits: MemoryLimits, proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> None:
+    def __init__(self, limits: MemoryLimits, proc: Path = PROC, cgroup: Path = CGROUP) -> None:
         """`proc` and `cgroup` are where the system tells its figures."""
         self._limits, self._proc, self._cgroup = limits, proc, cgroup
         self._reserved = 0
@@ -98,29 +98,13 @@ class MemoryBudget:
 
     def _container(self) -> int | None:
         """None if there is no limit, or none that can be read."""
-        for limit, used, cached in (
-            ("memory.max", "memory.current", "inactive_file"),
-            ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
-        ):
-            try:
-                limit_bytes = int((self._cgroup / limit).read_text(encoding="ascii"))
-                used_bytes = int((self._cgroup / used).read_text(encoding="ascii"))
-            except (OSError, ValueError):
-                continue
-            return limit_bytes - used_bytes + self._cached((self._cgroup / limit).parent, cached)
-        return None
-
-    def _cached(self, folder: Path, name: str) -> int:
-        try:
-            lines = (folder / "memory.stat").read_text(encoding="ascii").splitlines()
-        except OSError:
-            return 0
-        return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0)
+        memory = container_memory(self._cgroup)
+        return None if memory is None else memory.limit_bytes - memory.used_bytes
 
     def _own(self) -> int | None:
         if not self._limits.limit_bytes:
             return None
-        return self._limits.limit_bytes - sum(map(self._resident, ("self", *self._children())))
+        return self._limits.limit_bytes - sum(resident_bytes(pid, self._proc) for pid in ("self", *self._children()))
 
     def _children(self) -> list[str]:
         found: list[str] = []
@@ -130,9 +114,3 @@ class MemoryBudget:
             except OSError:
                 continue
         return found
-
-    def _resident(self, pid: str) -> int:
-        try:
-            return int((self._proc / pid / "statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        except (OSError, IndexError):
-            return 0
