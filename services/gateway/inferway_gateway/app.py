@@ -13,6 +13,9 @@ from inferway.foreign.inference import grpc_service_pb2
 from inferway.prediction.v1 import prediction_service_pb2
 from inferway.registry.v1.watch_service_pb2 import RoutingSnapshot
 from inferway_chassis.addresses import refuse_open_plaintext
+from inferway_chassis.memory_figures import give_back_memory, used_share
+from inferway_chassis.memory_gate import MemoryGate
+from inferway_chassis.memory_metrics import MemoryMetrics
 from inferway_chassis.process import Process
 from inferway_chassis.request_queue import QueueLimits
 from inferway_chassis.routing_feed import RoutingFeed, SnapshotRefused
@@ -51,13 +54,16 @@ class Gateway:
             LinkOptions(watcher, settings.max_message_bytes, settings.links_per_worker),
         )
         self.models = Models(self.routing, self.dispatcher)
+        used = used_share(settings.memory_limit_bytes)
+        memory = MemoryGate(settings.max_held_bytes, used, process.clock, give_back_memory)
         self.predictor = Predictor(
-            self.routing, self.dispatcher, process.clock, process.telemetry.tracer, process.boot_id
+            self.routing, self.dispatcher, memory, process.clock, process.telemetry.tracer, process.boot_id
         )
         self.feed = RoutingFeed(
             settings.registry_target, watcher, settings.data_dir / "routing.pb", self.apply, process.clock
         )
         process.telemetry.registry.register(GatewayMetrics(outcomes, self.dispatcher, lambda: self.feed.stale_seconds))
+        process.telemetry.registry.register(MemoryMetrics(memory))
 
     def apply(self, snapshot: RoutingSnapshot) -> None:
         """Acts on a snapshot from now on; raises SnapshotRefused and changes nothing if it contradicts itself."""

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 
 from opentelemetry import trace
 
-from inferway.errors import DeadlineExceeded, NotSynchronised
+from inferway.errors import DeadlineExceeded, InferwayError, NotSynchronised
 from inferway.names import check_segment
 from inferway_chassis.clock import Clock
+from inferway_chassis.memory_gate import MemoryGate
 from inferway_chassis.telemetry import inject
 from inferway_gateway.admission import FieldNames, admit, check_outputs
 from inferway_gateway.dispatch import Dispatcher
@@ -21,6 +22,8 @@ from inferway_gateway.routing import Decision, RoutingTable, Selector
 
 _LEAST_SECONDS = 0.002
 """With less left, an answer could not come in time: not even begun."""
+_LARGE_BYTES = 64 * 1024
+"""Smaller requests take little memory, however many of them the queues hold."""
 
 
 class Routing:
@@ -51,10 +54,17 @@ class Predictor:
     """Takes asks from doors. One for the process."""
 
     def __init__(
-        self, routing: Routing, dispatcher: Dispatcher, clock: Clock, tracer: trace.Tracer, boot_id: str
+        self,
+        routing: Routing,
+        dispatcher: Dispatcher,
+        memory: MemoryGate,
+        clock: Clock,
+        tracer: trace.Tracer,
+        boot_id: str,
     ) -> None:
         """`boot_id` makes prediction ids unique among gateways and their restarts."""
         self._routing, self._dispatcher, self._clock, self._tracer = routing, dispatcher, clock, tracer
+        self._memory = memory
         self._prefix = boot_id[:12]
         self._numbers = itertools.count(1)
 
@@ -70,28 +80,43 @@ class Predictor:
     def submit(self, ask: Ask) -> Flight:
         """Checks and routes `ask`, and sets it on its way: the flight's `result` follows, or `abandon` it.
 
-        Raises NotSynchronised, EndpointNotFound, InvalidName, VersionNotFound, AliasNotFound, UnknownSignature, all of
-        `admission.admit` and all of `Dispatcher.submit`.
+        Raises MemoryPressure, NotSynchronised, EndpointNotFound, InvalidName, VersionNotFound, AliasNotFound,
+        UnknownSignature, all of `admission.admit` and all of `Dispatcher.submit`.
         """
+        self._memory.admit(ask.caller.criticality)
         span = trace.get_current_span()
         if not span.is_recording():
-            return self._dispatcher.submit(self._admit(ask))
+            return self._dispatch(self._admit(ask))
         with self._tracer.start_as_current_span("gateway.admission"):
             envelope = self._admit(ask)
         _describe(span, envelope)
         envelope.traceparent, envelope.tracestate = inject(span)
-        flight = self._dispatcher.submit(envelope)
+        flight = self._dispatch(envelope)
         flight.result.add_done_callback(self._queue_span(span))
         return flight
 
     def check(self, selector: Selector, outputs: Sequence[str], field_names: FieldNames) -> None:
-        """Raises what `submit` would raise for every request that names `selector` and `outputs`."""
+        """For a new stream: raises what `submit` would for every request that names `selector` and `outputs`."""
+        self._memory.admit_stream()
         version = self._decide(selector, selector.endpoint, field_names).version
         check_outputs(version.signature(selector.signature, field_names.signature), outputs, field_names)
 
     def abandon(self, flight: Flight) -> None:
         """The caller does not want it any more."""
         self._dispatcher.abandon(flight)
+
+    def _dispatch(self, envelope: Envelope) -> Flight:
+        byte_count = envelope.byte_count
+        if byte_count < _LARGE_BYTES:
+            return self._dispatcher.submit(envelope)
+        self._memory.hold(byte_count)
+        try:
+            flight = self._dispatcher.submit(envelope)
+        except InferwayError:
+            self._memory.release(byte_count)
+            raise
+        flight.result.add_done_callback(lambda _: self._memory.release(byte_count))
+        return flight
 
     def _admit(self, ask: Ask) -> Envelope:
         received_at = self._clock()

@@ -40,6 +40,11 @@ class GatewaySettings(ServiceSettings):
     """Rows that may wait for one version."""
     queue_max_bytes: Count = 512 * MIB
     """Bytes of inputs that may wait for one version."""
+    memory_limit_bytes: Annotated[int, Field(ge=0)] = 0
+    """Memory of this process, at 85 % of which it refuses what can be shed and at 95 % everything; 0 means what the
+    container has, if it has a limit."""
+    max_held_bytes: Count = 256 * MIB
+    """Bytes of large inputs that are held at once, waiting or on their way; a request takes some four times its bytes."""
     links_per_worker: Count = 1
     """Connections to each worker; one carries some 4,000 messages a second."""
     max_streams: Count = 1024
