@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from inferway.registry.v1 import resources_pb2
+from tests.testbed.processes import ServiceProcess
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
 
@@ -25,6 +26,25 @@ def shared_trio(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) ->
             worker.wait_serving(VERSION)
         running.gateway.wait_serving("model/tiny")
         yield running
+
+
+@pytest.fixture(scope="session")
+def shared_other_gateway(shared_trio: Stack) -> Iterator[ServiceProcess]:
+    """A second gateway before the same workers."""
+    gateway = shared_trio.another_gateway("other-gateway")
+    gateway.start()
+    try:
+        gateway.wait_serving("model/tiny")
+        yield gateway
+    finally:
+        gateway.end()
+
+
+@pytest.fixture
+def other_gateway(shared_other_gateway: ServiceProcess) -> ServiceProcess:
+    """The shared one, up."""
+    assert shared_other_gateway.alive
+    return shared_other_gateway
 
 
 @pytest.fixture

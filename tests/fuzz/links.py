@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import cache
 
 from inferway.errors import NoWorker, StreamProtocolViolated, VersionNotReady
 from inferway_inference.credits import CreditPool
@@ -65,7 +66,13 @@ GATEWAY_EVENTS: Sequence[Callable[..., None]] = (*ACTIONS, *ROUGH)
 
 def gateway_end(data: bytes) -> None:
     """The dispatcher and its lanes."""
-    asyncio.run(_gateway_end(data))
+    _loop().run_until_complete(_gateway_end(data))
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    """One for all inputs: making one takes longer than most of them."""
+    return asyncio.new_event_loop()
 
 
 async def _gateway_end(data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks a hop on command: cut, refuse, black hole, delay.
+"""A TCP proxy that breaks a hop on command: cut, refuse, black hole, delay, throttle.
 
 Put it between two processes by giving the dialling one the proxy's address.
 """
@@ -24,6 +24,8 @@ class FaultProxy:
         self._refusing = False
         self.delay_seconds = 0.0
         """Added to every chunk, each way."""
+        self.bytes_per_second = 0
+        """Of each direction of each connection; 0 is no limit."""
         self.connections = 0
         """Accepted since the start."""
         self.address = ""
@@ -59,6 +61,7 @@ class FaultProxy:
         """Forwards as at the start; what was held passes on."""
         self._refusing = False
         self.delay_seconds = 0.0
+        self.bytes_per_second = 0
         self._flowing.set()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -80,8 +83,9 @@ class FaultProxy:
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65536):
-                if self.delay_seconds:
-                    await asyncio.sleep(self.delay_seconds)
+                seconds = self.delay_seconds + (len(data) / self.bytes_per_second if self.bytes_per_second else 0.0)
+                if seconds:
+                    await asyncio.sleep(seconds)
                 await self._flowing.wait()
                 writer.write(data)
                 await writer.drain()

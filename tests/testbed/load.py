@@ -77,13 +77,18 @@ class Figures:
 
     async def answers(self, more: int, timeout_seconds: float = 60.0) -> None:
         """Returns after `more` further answers: at a steady rate, a measure of time."""
-        wanted = len(self.latencies) + more
+        await self._until(len(self.latencies) + more, lambda: len(self.latencies), timeout_seconds)
+
+    async def ends(self, more: int, timeout_seconds: float = 60.0) -> None:
+        """Returns after `more` further calls ended, however they did."""
+        await self._until(self.calls + more, lambda: self.calls, timeout_seconds)
+
+    async def _until(self, wanted: int, so_far: Callable[[], int], timeout_seconds: float) -> None:
         try:
             async with asyncio.timeout(timeout_seconds), self._changed:
-                await self._changed.wait_for(lambda: len(self.latencies) >= wanted)
+                await self._changed.wait_for(lambda: so_far() >= wanted)
         except TimeoutError:
-            missing = wanted - len(self.latencies)
-            raise AssertionError(f"{missing} of {more} answers did not come; failures: {dict(self.failures)}") from None
+            raise AssertionError(f"{wanted - so_far()} calls did not end; failures: {dict(self.failures)}") from None
 
 
 def reason(error: Exception) -> str:
