@@ -93,7 +93,7 @@ class Executor:
         """Answers a request that could not be taken in, or that failed later."""
         if request.ended:
             return
-        request.ended = True
+        request.end()
         now = self._clock()
         self._counters.failed(request.received_at, now)
         self._metrics.failed(error, now - request.received_at)
@@ -105,8 +105,8 @@ class Executor:
         """Nobody waits for the answer: what of it is not at a runner yet is not computed."""
         request.cancelled = True
         if not request.ended:
-            request.ended = True
             self.scheduler.withdraw(request)
+            request.end()
             self._tracing.answered(request)
             self._note_idle()
 
@@ -205,7 +205,7 @@ class Executor:
         outputs = share if len(request.parts) == 1 else join_pieces(request, part, share)
         if outputs is None:
             return False
-        request.ended = True
+        request.end()
         self._tracing.answered(request)
         now, compute_us, tenant_rows = measured
         wait_us = max(0, int((now - request.received_at) * 1e6) - compute_us)

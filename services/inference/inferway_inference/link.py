@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from inferway.errors import StreamProtocolViolated
+from inferway_chassis.failpoints import reach
 from inferway_inference.credits import CreditPool
 from inferway_inference.latency import Speed
 from inferway_inference.work import Answer, Request
@@ -102,6 +103,7 @@ class LinkSession:
     def reply(self, request: Request, answer: Answer) -> None:
         """The `reply` of this link's requests."""
         if self._underway.pop(request.id, None) is not None:
+            reach("link.answer")
             self._answers.append((request, answer))
             self._give_back(request)
             self._wake.set()

@@ -244,7 +244,7 @@ class Scheduler:
 
     def _group(self, lane: Lane, parts: list[Part], cause: Cause) -> None:
         for part in parts:
-            part.work_seconds = 0.0  # the books of what is due are about the queues
+            part.gone, part.work_seconds = True, 0.0  # it is in no queue, whose books do not count it
             self._waits(part, lane)
         if cause is Cause.SUSPECT:
             self._groups.append((lane, parts, cause))

@@ -112,6 +112,14 @@ class Request:
     span: Any = None
     """The span of a traced request."""
 
+    def end(self) -> None:
+        """It has its answer, or needs none. What waits of it must have been withdrawn.
+
+        It knows its parts and they know it: only a garbage collection would free it, with its inputs, seconds later.
+        """
+        self.ended = True
+        self.parts, self.pieces = (), None
+
 
 @dataclass(slots=True, eq=False)
 class Part(Queued[Request]):

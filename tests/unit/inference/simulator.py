@@ -132,8 +132,8 @@ class Simulation:
     def _cancel(self, request: Request) -> None:
         if not request.ended and request.id in self.requests:
             request.cancelled = True
-            self._end(request, "cancelled")
             self.scheduler.withdraw(request)
+            self._end(request, "cancelled")
 
     def _decide(self) -> None:
         decision = self.scheduler.decide(self.now)
@@ -217,5 +217,5 @@ class Simulation:
         if request.ended and how in ("crashed", "failed"):
             return  # it was cancelled while it was at the runner, or another part of it had the same end
         assert request.id not in self.endings, f"{request.id} ended twice: {self.endings[request.id].how}, then {how}"
-        request.ended = True
+        request.end()
         self.endings[request.id] = Ending(how, self.now, rows or [])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+from functools import partial
+
 import pytest
 
 from inferway.errors import Quarantined, QueueFull, WouldBeLate
@@ -11,7 +15,7 @@ from inferway_inference.lane import STALE_SECONDS
 from inferway_inference.plan import ServingBounds
 from inferway_inference.scheduler import PIPELINE_BELOW_SECONDS, Scheduler, SchedulerOptions
 from inferway_inference.work import Batch, DispatchReason
-from tests.unit.inference.requests import SINGLE, admitted
+from tests.unit.inference.requests import SINGLE, admitted, ignore
 from tests.unit.inference.simulator import Machine
 
 
@@ -443,6 +447,46 @@ def test_suspects_run_alone_so_that_only_the_guilty_one_is_charged():
     with pytest.raises(Quarantined):
         own.offer(admitted(22, parameters=2, key="k", received_at=3.0))
     own.offer(admitted(21, parameters=1, key="k", received_at=3.0))
+
+
+def test_a_suspect_that_is_cancelled_leaves_nothing_behind():
+    """It waits outside of the queue, which must not count it out: its lane would be thought to hold less than none."""
+    own = scheduler()
+    own.offer(admitted(1))
+    [batch] = own.decide(0.0).batches
+    own.crashed(batch, 1.0)
+    own.offer(admitted(2, received_at=2.0, parameters=2))
+    [running] = own.decide(2.0).batches
+    suspect = admitted(3, received_at=2.0)
+    own.offer(suspect)
+
+    assert own.withdraw(suspect)
+    own.finished(running, 0.1, now=2.1)
+    own.offer(admitted(4, received_at=9.0, parameters=2))
+    [batch] = own.decide(9.5).batches
+    assert ids(batch) == [4]
+    own.finished(batch, 0.1, now=9.6)
+    assert own.idle
+    assert own.waiting_rows == 0
+
+
+def test_a_request_that_ended_is_freed_at_once():
+    """Requests and their parts know one another; pictures would pile up until the next garbage collection."""
+    own = scheduler()
+    reply = partial(ignore)
+    held = weakref.ref(reply)
+    request = admitted(1, reply=reply)
+    own.offer(request)
+    [batch] = own.decide(0.0).batches
+
+    gc.disable()
+    try:
+        own.finished(batch, 0.1, now=0.1)
+        request.end()
+        del batch, request, reply
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_decisions_are_told_in_words():
