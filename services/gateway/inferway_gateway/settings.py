@@ -44,7 +44,7 @@ class GatewaySettings(ServiceSettings):
     """Memory of this process, at 85 % of which it refuses what can be shed and at 95 % everything; 0 means what the
     container has, if it has a limit."""
     max_held_bytes: Count = 256 * MIB
-    """Bytes of large inputs that are held at once, waiting or on their way; a request takes some four times its bytes."""
+    """Bytes of large inputs that are held at once, waiting or on their way; they take several times that in memory."""
     links_per_worker: Count = 1
     """Connections to each worker; one carries some 4,000 messages a second."""
     max_streams: Count = 1024
