@@ -120,9 +120,9 @@ def percentile(values: list[float], share: float) -> float:
     return ranked[min(int(len(ranked) * share), len(ranked) - 1)]
 
 
-def slow_request(model: str = MODEL, rows: int = 1) -> oip.ModelInferRequest:
-    """A request of the slow model."""
-    values = np.ones((rows, WIDTH), "<f4")
+def slow_request(model: str = MODEL, width: int = WIDTH) -> oip.ModelInferRequest:
+    """A request of one row for the slow model."""
+    values = np.ones((1, width), "<f4")
     tensor = oip.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=list(values.shape))
     return oip.ModelInferRequest(model_name=model, inputs=[tensor], raw_input_contents=[values.tobytes()])
 

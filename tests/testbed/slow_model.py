@@ -19,17 +19,17 @@ WORKER_SETTINGS: Mapping[str, str] = {"INFERWAY_INFERENCE_RUNTIMES": '{"onnx": "
 """Of workers that shall execute it."""
 
 
-def serve_slow_model(stack: Stack, row_seconds: float, name: str = MODEL) -> None:
-    """Publishes `x` [-1, 4] → `y`, the same, and returns when the gateway serves it.
+def serve_slow_model(stack: Stack, row_seconds: float, name: str = MODEL, width: int = WIDTH) -> None:
+    """Publishes `x` [-1, width] → `y`, the same, and returns when the gateway serves it.
 
     Workers need WORKER_SETTINGS.
     """
     folder = stack.directory / "models" / name
     same = helper.make_node("Identity", ["x"], ["y"])
-    shape = (onnx_models.ROWS, WIDTH)
+    shape = (onnx_models.ROWS, width)
     graph = onnx_models.model([same], [onnx_models.tensor("x", shape=shape)], [onnx_models.tensor("y", shape=shape)])
     onnx_models.save(graph, folder)
-    tensors = ["FP32", [-1, WIDTH]]
+    tensors = ["FP32", [-1, width]]
     signature = {
         "inputs": {"x": tensors},
         "outputs": {"y": tensors},

@@ -43,7 +43,7 @@ class GatewaySettings(ServiceSettings):
     memory_limit_bytes: Annotated[int, Field(ge=0)] = 0
     """Memory of this process, at 85 % of which it refuses what can be shed and at 95 % everything; 0 means what the
     container has, if it has a limit."""
-    max_held_bytes: Count = 256 * MIB
+    max_held_bytes: Count = 128 * MIB
     """Bytes of large inputs that are held at once, waiting or on their way; they take several times that in memory."""
     links_per_worker: Count = 1
     """Connections to each worker; one carries some 4,000 messages a second."""
