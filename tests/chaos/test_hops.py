@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
 
+from tests.chaos.acts import start
 from tests.chaos.conftest import VERSION
 from tests.chaos.lengths import RATE, rounds, seconds
 from tests.testbed.fault_proxy import FaultProxy
 from tests.testbed.load import Figures, plain_calls, steady
-from tests.testbed.processes import ServiceProcess
 from tests.testbed.stack import Stack
 
 pytestmark = [pytest.mark.chaos, pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(600)]
@@ -22,26 +22,20 @@ THROTTLED_BYTES_PER_SECOND = 100_000
 CALLS_FOR_EACH = int(RATE * seconds(long=2.0, short=0.5))
 
 
-async def restart(worker: ServiceProcess, environment: Mapping[str, str]) -> None:
-    """Drains a worker and starts it with other settings."""
-    worker.terminate()
-    await asyncio.to_thread(worker.wait)
-    worker.environment = environment
-    worker.start()
-    await asyncio.to_thread(worker.wait_serving, VERSION)
-
-
 @asynccontextmanager
 async def proxied(stack: Stack) -> AsyncIterator[tuple[FaultProxy, FaultProxy]]:
     """Puts a proxy between the gateway and one worker, and one between that worker and the registry."""
     worker, before = stack.workers[0], stack.workers[0].environment
     async with FaultProxy(worker.target) as to_worker, FaultProxy(stack.registry.target) as to_registry:
         own = {"ADVERTISED_ADDRESS": to_worker.address, "REGISTRY_TARGET": to_registry.address}
-        await restart(worker, {**before, **{f"INFERWAY_INFERENCE_{name}": value for name, value in own.items()}})
+        proxied_environment = {**before, **{f"INFERWAY_INFERENCE_{name}": value for name, value in own.items()}}
+        await asyncio.to_thread(worker.kill)
+        await start(worker, VERSION, proxied_environment)
         try:
             yield to_worker, to_registry
         finally:
-            await restart(worker, before)
+            await asyncio.to_thread(worker.kill)
+            await start(worker, VERSION, before)
 
 
 async def break_and_mend(proxy: FaultProxy, calls: Figures) -> None:

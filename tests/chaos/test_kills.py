@@ -24,7 +24,7 @@ async def test_one_of_three_workers_killed_again_and_again_costs_no_call(trio: S
         streams(client, STREAMS) as items,
     ):
         await calls.answers(RATE)
-        for number in range(rounds(long=12, short=3)):
+        for number in range(rounds(long=12, short=2)):
             victim = trio.workers[number % 3]
             await asyncio.to_thread(victim.kill)
             victim.start()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 
 from inferway_client import Client
+from tests.chaos.acts import kill_and_start, start
 from tests.chaos.conftest import VERSION
 from tests.chaos.lengths import RATE, seconds
 from tests.testbed.load import client_calls, plain_calls, steady
@@ -17,15 +17,6 @@ from tests.testbed.stack import Stack
 pytestmark = [pytest.mark.chaos, pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 AWAY_SECONDS = seconds(long=600, short=1)
-
-
-async def restarted(process: ServiceProcess, name: str) -> float:
-    """Kills and starts it; returns the seconds until it serves."""
-    await asyncio.to_thread(process.kill)
-    began = time.monotonic()
-    process.start()
-    await asyncio.to_thread(process.wait_serving, name)
-    return time.monotonic() - began
 
 
 async def test_a_registry_that_is_away_costs_no_prediction_even_where_others_restart(
@@ -40,14 +31,13 @@ async def test_a_registry_that_is_away_costs_no_prediction_even_where_others_res
         await asyncio.to_thread(trio.registry.kill)
         try:
             worker_seconds, gateway_seconds = await asyncio.gather(
-                restarted(trio.workers[0], VERSION), restarted(other_gateway, "model/tiny")
+                kill_and_start(trio.workers[0], VERSION), kill_and_start(other_gateway, "model/tiny")
             )
             await calls.answers(int(RATE * AWAY_SECONDS), timeout_seconds=AWAY_SECONDS + 60)
             async with plain_calls(other_gateway.target) as send, steady(send, RATE) as at_the_new_one:
                 await at_the_new_one.answers(RATE)
         finally:
-            trio.registry.start()
-            await asyncio.to_thread(trio.registry.wait_serving)
+            await start(trio.registry, "")
         await calls.answers(RATE)
 
     calls.report("registry away", worker_started_in=f"{worker_seconds:.1f} s", gateway_in=f"{gateway_seconds:.1f} s")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
 
 import pytest
 
 from inferway_client import Client
+from tests.chaos.acts import drain_and_start
 from tests.chaos.conftest import VERSION
 from tests.chaos.lengths import RATE, STREAMS, rounds
 from tests.testbed.load import client_calls, plain_calls, steady, streams
@@ -16,13 +16,8 @@ from tests.testbed.stack import Stack
 
 pytestmark = [pytest.mark.chaos, pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(1200)]
 
-
-async def drained_and_started(process: ServiceProcess, name: str) -> None:
-    """As every deployment does it."""
-    process.terminate()
-    assert await asyncio.to_thread(process.wait) == 0
-    process.start()
-    await asyncio.to_thread(process.wait_serving, name)
+MIN_READY_SECONDS = 2.5
+"""Between one process and the next: longer than the two seconds that a client waits before it dials again."""
 
 
 async def test_a_rolling_restart_of_everything_costs_no_call(trio: Stack, other_gateway: ServiceProcess) -> None:
@@ -37,7 +32,7 @@ async def test_a_rolling_restart_of_everything_costs_no_call(trio: Stack, other_
         await calls.answers(RATE)
         for _ in range(rounds(long=10, short=1)):
             for process in (trio.registry, *workers, trio.gateway, other_gateway):
-                await drained_and_started(process, names.get(process.target, "model/tiny"))
+                await drain_and_start(process, names.get(process.target, "model/tiny"))
                 await calls.answers(RATE // 2)
 
     calls.report("rolling restart, unary")
@@ -50,7 +45,7 @@ async def test_what_a_lone_address_with_a_plain_channel_can_lose_is_known(trio: 
     async with plain_calls(trio.gateway.target) as send, steady(send, RATE) as calls:
         await calls.answers(RATE)
         for _ in range(rounds(long=5, short=1)):
-            await drained_and_started(trio.gateway, "model/tiny")
+            await drain_and_start(trio.gateway, "model/tiny")
             await calls.answers(RATE)
 
     calls.report("a lone gateway restarted, plain channel")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from inferway_chassis.failpoints import reach
+
 
 def replace_durably(path: Path, data: bytes) -> None:
     """Writes `data` to `path` so that a crash leaves the old content or the new; raises OSError."""
@@ -15,6 +17,7 @@ def replace_durably(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        reach("durable-file.written")
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
