@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import random
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
@@ -18,25 +19,24 @@ from inferway.errors import (
     InferwayError,
     NoWorker,
     Overloaded,
-    QueueFull,
+    Quarantined,
+    RunnerCrashed,
     VersionNotFound,
     WorkerLost,
 )
 from inferway_chassis.clock import Clock
-from inferway_chassis.request_queue import Queued, QueueLimits, RequestQueue
+from inferway_chassis.request_queue import QueueLimits
 from inferway_gateway.envelope import Envelope, Prediction
-from inferway_gateway.forecast import Forecast, would_be_late
 from inferway_gateway.lane import FRAME_SECONDS, Flight, Lane
 from inferway_gateway.outcomes import ArmOutcomes, Outcomes
-from inferway_gateway.retry_budget import RetryBudget
+from inferway_gateway.poison import PoisonGuard
+from inferway_gateway.pool import Pool
+from inferway_gateway.retries import NOT_EXECUTED, Retries, blames_worker, pause_before
 from inferway_gateway.routing import RoutingTable, Version
 from inferway_gateway.tensors import Answer
+from inferway_gateway.ward import Ward
 from inferway_gateway.workers import Worker, why_not
 
-MAX_ATTEMPTS = {"WORKER_LOST": 3, "RUNNER_CRASHED": 2, "VERSION_NOT_READY": 3, "NO_WORKER": 3, "DRAINING": 3}
-"""Attempts in all, by the reason of the failure. A request that crashes its runner crashes at most two."""
-NOT_EXECUTED = frozenset({"VERSION_NOT_READY", "NO_WORKER", "DRAINING"})
-"""The worker refused before it computed anything: repeating does no harm, whatever the model does."""
 REPEAT_SECONDS = 5.0
 """How long a request waits for a version that nobody has ready any more, unless its deadline comes before."""
 EXPECTED_BACK = frozenset({"VERSION_NOT_READY", "NO_WORKER"})
@@ -55,47 +55,24 @@ class Loop(Protocol):
         """Calls back after `delay` seconds."""
 
 
-class Pool:
-    """One version: who waits for it, and the lanes that have it ready."""
-
-    __slots__ = ("forecast", "lanes", "lost_at", "queue", "timer", "withdrawn")
-
-    def __init__(self, limits: QueueLimits) -> None:
-        """Nobody waits, nobody is ready."""
-        self.queue: RequestQueue[Flight] = RequestQueue(limits)
-        self.forecast = Forecast()
-        self.lanes: list[Lane] = []
-        self.timer: asyncio.TimerHandle | None = None
-        """Set while time alone will make room."""
-        self.lost_at = -math.inf
-        """When the last lane went."""
-        self.withdrawn = False
-        """The version does not exist any more."""
-
-    @property
-    def is_over(self) -> bool:
-        """Nobody has it, nobody waits for it, and nobody ever will."""
-        return self.withdrawn and not self.lanes and not self.queue.items
-
-    def choose(self, flight: Flight, now: float) -> Lane | None:
-        """The lane with room whose worker has the least to do, best one with an open frame; not who failed it last."""
-        best, least = None, (True, 0, True, 0)
-        for lane in self.lanes:
-            if lane.has_room(flight.envelope, now):
-                load = (lane.worker is flight.avoid, lane.worker.rows, not lane.is_forming, lane.rows)
-                if best is None or load < least:
-                    best, least = lane, load
-        return best
-
-
 class Dispatcher:
     """See the module."""
 
-    def __init__(self, loop: Loop, clock: Clock, limits: QueueLimits, outcomes: Outcomes) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        clock: Clock,
+        limits: QueueLimits,
+        outcomes: Outcomes,
+        random: Callable[[], float] = random.random,
+    ) -> None:
         """`limits` hold for each version; `outcomes` counts what becomes of requests."""
         self._loop, self._clock, self._limits, self._outcomes = loop, clock, limits, outcomes
+        self._random = random
         self._pools: dict[str, Pool] = {}
-        self._budgets: dict[str, RetryBudget] = {}
+        self._lanes: dict[Worker, list[Lane]] = {}
+        self._retries = Retries(clock)
+        self._ward = Ward(clock, self._place, self._settle)
         self.workers: list[Worker] = []
         """All that are dialled, connected or not."""
         self.on_change: Callable[[], None] = lambda: None
@@ -105,7 +82,7 @@ class Dispatcher:
         """Takes responsibility for `envelope`: its flight's `result` will be set by the deadline, come what may.
 
         Raises VersionUnloaded, VersionNotServed, VersionNotReady, VersionLoadFailed, NoWorker, QueueFull, WouldBeLate,
-        DeadlineExceeded.
+        DeadlineExceeded, Quarantined.
         """
         version = envelope.version
         pool = self._pools.get(version.name)
@@ -117,18 +94,27 @@ class Dispatcher:
             raise self._refused(envelope, DeadlineExceeded("the deadline has passed", stage="gateway"))
         flight = Flight(envelope, self._loop.create_future())
         if not pool.lanes:
-            flight.failure = why_not(version, self.workers)
-            patience = pool.lost_at + REPEAT_SECONDS - now
-            if patience <= 0 or flight.failure.reason not in EXPECTED_BACK:
-                raise self._refused(envelope, flight.failure)
-            seconds_left = min(patience, seconds_left)
-        self._budget(envelope.endpoint).count_first_attempt()
+            seconds_left = min(self._patience(pool, flight, now), seconds_left)
+        self._retries.count_first_attempt(envelope.endpoint)
         try:
-            self._place(pool, flight)
-        except Overloaded as refusal:
+            if self.guard.known:
+                self._ward.recognise(flight)
+            if flight.suspicion is None:
+                self._place(flight)
+        except (Overloaded, Quarantined) as refusal:
             raise self._refused(envelope, refusal) from None
         self._time(flight, seconds_left, self._expire if flight.failure is None else self._give_up)
+        if flight.suspicion is not None:
+            self._ward.enter(flight)
         return flight
+
+    def _patience(self, pool: Pool, flight: Flight, now: float) -> float:
+        """How long a new `flight` waits for a version that nobody has ready; raises why, if that is hopeless."""
+        flight.failure = why_not(flight.envelope.version, self.workers)
+        seconds = pool.lost_at + REPEAT_SECONDS - now
+        if seconds <= 0 or flight.failure.reason not in EXPECTED_BACK:
+            raise self._refused(flight.envelope, flight.failure)
+        return seconds
 
     def abandon(self, flight: Flight) -> None:
         """The caller went away: what waits is dropped, what a worker holds is cancelled there."""
@@ -145,6 +131,11 @@ class Dispatcher:
         """Why `is_ready` says no."""
         return why_not(version, self.workers)
 
+    @property
+    def guard(self) -> PoisonGuard:
+        """Who may have crashed runners."""
+        return self._ward.guard
+
     def pools(self) -> list[tuple[str, Pool]]:
         """Every version that is or was ready somewhere, for metrics."""
         return list(self._pools.items())
@@ -154,28 +145,30 @@ class Dispatcher:
         for name, pool in list(self._pools.items()):
             version = table.versions.get(name)
             pool.withdrawn = version is None
+            pool.keep(self.workers)
             if version is None or version.unloaded:
-                for queued in pool.queue.drain():
-                    self._settle(queued.payload, self._withdrawn(name, version))
+                for flight in [*(queued.payload for queued in pool.queue.drain()), *self._ward.waiting(name)]:
+                    self._settle(flight, self._withdrawn(name, version))
             if pool.is_over:
                 del self._pools[name]
         self._outcomes.keep(table.endpoints, table.versions)
-        for endpoint in self._budgets.keys() - table.endpoints.keys():
-            del self._budgets[endpoint]
+        self._retries.keep(table.endpoints)
 
-    def set_ready(self, lane: Lane, ready: Iterable[str]) -> None:
-        """`lane` says which versions may be bound to it from now on."""
-        before, lane.ready = lane.ready, frozenset(ready)
+    def set_ready(self, lane: Lane, ready: Iterable[str], *, failed: bool = False) -> None:
+        """Which versions may be bound to `lane` from now on; `failed` if they became fewer because something broke."""
+        lanes = self._lanes.setdefault(lane.worker, [])
+        if lane not in lanes:
+            lanes.append(lane)
+        before, lane.ready, lane.silenced = lane.ready, frozenset(ready), frozenset()
+        now = self._clock()
         for name in before - lane.ready:
             pool = self._pools[name]
-            pool.lanes.remove(lane)
-            if not pool.lanes:
-                pool.lost_at = self._clock()
+            pool.remove(lane, now, failed=failed)
             if pool.is_over:
                 del self._pools[name]
         for name in lane.ready - before:
-            pool = self._pools.setdefault(name, Pool(self._limits))
-            pool.lanes.append(lane)
+            pool = self._pool(name)
+            pool.add(lane, now)
             self._pump(pool)
         if before != lane.ready:
             self.on_change()
@@ -198,6 +191,12 @@ class Dispatcher:
         flight = lane.release(ticket)
         if flight is None:
             return
+        member = flight.member
+        if member is not None:
+            member.succeeded()
+            if member.trial is flight:
+                self._judge(flight, passed=True)
+        self._ward.answered(flight)
         self._settle(flight, answer)
 
     def failed(self, lane: Lane, ticket: int, error: InferwayError) -> None:
@@ -205,52 +204,112 @@ class Dispatcher:
         flight = lane.release(ticket)
         if flight is None:
             return
+        self._judge(flight, passed=False if blames_worker(error) else None)
         if error.reason in NOT_EXECUTED:
             # Its next hello says when the version may be bound there again.
             self.set_ready(lane, lane.ready - {flight.envelope.version.name})
+        elif isinstance(error, RunnerCrashed):
+            error = self._ward.accuse(flight, error)
+        elif isinstance(error, Quarantined):
+            self.guard.convict(flight.envelope, self._clock())
         self._retry_or_settle(flight, lane.worker, error)
 
     def lost(self, lane: Lane) -> None:
         """The link is gone, and with it every answer that was still out."""
-        self.set_ready(lane, ())
+        self.set_ready(lane, (), failed=not lane.draining)
+        self._lanes[lane.worker].remove(lane)
+        if not self._lanes[lane.worker]:
+            del self._lanes[lane.worker]
         for flight in lane.close():
             if flight.written:
-                lost = WorkerLost("the worker went away while it held the request; it may have computed it")
-                self._retry_or_settle(flight, lane.worker, lost)
+                self._retry_or_settle(flight, lane.worker, _lost())
             else:
                 self._requeue(flight, lane.worker, NoWorker("the worker went away before it got the request"))
 
+    def oldest_bound_at(self, worker: Worker) -> float:
+        """Since when an answer of `worker` is due; infinite if none is."""
+        return min([lane.oldest_bound_at for lane in self._lanes.get(worker, ())], default=math.inf)
+
+    def fell_silent(self, worker: Worker) -> None:
+        """`worker` holds requests and gives no sign of life: others get its work until it `spoke_again`.
+
+        What it holds moves only if somebody else can answer it. Else it stays: it may still be answered where it is.
+        """
+        lanes = self._lanes.get(worker, ())
+        for lane in lanes:
+            ready = lane.ready
+            self.set_ready(lane, (), failed=True)
+            lane.silenced = ready
+        for lane in lanes:
+            for flight in lane.flights:
+                self._rescue(flight, lane)
+
+    def spoke_again(self, worker: Worker) -> None:
+        """`worker` gives signs of life."""
+        for lane in self._lanes.get(worker, ()):
+            if lane.silenced and not lane.draining:
+                self.set_ready(lane, lane.silenced)
+
+    def _rescue(self, flight: Flight, lane: Lane) -> None:
+        pool = self._pools.get(flight.envelope.version.name)
+        if pool is None or not pool.lanes:
+            return
+        if flight.written:
+            if not self._retries.permits(flight, _lost()):
+                return
+            self._count_retry(flight)
+        lane.give_up(flight)
+        self._requeue(flight, lane.worker, _lost())
+
+    def _judge(self, flight: Flight, *, passed: bool | None) -> None:
+        """The worker of `flight` did well, or not; None if its end says nothing about the worker."""
+        member, flight.member = flight.member, None
+        pool = self._pools.get(flight.envelope.version.name)
+        if member is not None and pool is not None:
+            pool.judge(member, flight, self._clock(), passed=passed)
+
     def _retry_or_settle(self, flight: Flight, worker: Worker, error: InferwayError) -> None:
-        if not self._may_retry(flight, error):
+        if not self._retries.permits(flight, error):
             self._settle(flight, error)
             return
-        flight.attempt += 1
-        self._counts(flight.envelope).retries += 1
+        self._count_retry(flight)
         self._requeue(flight, worker, error)
 
-    def _may_retry(self, flight: Flight, error: InferwayError) -> bool:
-        envelope = flight.envelope
-        return (
-            flight.attempt < MAX_ATTEMPTS.get(error.reason, 0)
-            and (envelope.version.idempotent or error.reason in NOT_EXECUTED)
-            and envelope.deadline > self._clock()
-            and self._budget(envelope.endpoint).withdraw()
-        )
+    def _count_retry(self, flight: Flight) -> None:
+        flight.attempt += 1
+        self._counts(flight.envelope).retries += 1
 
     def _requeue(self, flight: Flight, worker: Worker, error: InferwayError) -> None:
         """Lets `flight` wait for any worker, rather than for `worker`; ends it with `error` if there is no room."""
         flight.avoid = worker
         flight.failure = flight.failure or error
-        try:
-            self._place(self._pools.setdefault(flight.envelope.version.name, Pool(self._limits)), flight)
-        except Overloaded:
-            self._settle(flight, error)
+        pause = pause_before(flight.attempt, self._random)
+        if flight.suspicion is not None:
+            self._ward.enter(flight)
+        elif pause:
+            self._time(flight, min(pause, self._seconds_left(flight)), self._paused)
+            return
         else:
-            if self._is_stranded(flight):
-                self._time(flight, min(REPEAT_SECONDS, self._seconds_left(flight)), self._give_up)
+            self._place_again(flight)
+        if self._is_stranded(flight):
+            self._time(flight, min(REPEAT_SECONDS, self._seconds_left(flight)), self._give_up)
+
+    def _paused(self, flight: Flight) -> None:
+        self._place_again(flight)
+        if not flight.result.done():
+            seconds = REPEAT_SECONDS if self._is_stranded(flight) else math.inf
+            self._time(flight, min(seconds, self._seconds_left(flight)), self._give_up)
+
+    def _place_again(self, flight: Flight) -> None:
+        try:
+            self._place(flight)
+        except Overloaded as refusal:
+            self._settle(flight, flight.failure or refusal)
 
     def _is_stranded(self, flight: Flight) -> bool:
-        return flight.queued is not None and not self._pools[flight.envelope.version.name].lanes
+        """Whether it waits for a version that nobody has ready."""
+        waits = flight.lane is None and not flight.result.done()
+        return waits and not self._pool(flight.envelope.version.name).lanes
 
     def _seconds_left(self, flight: Flight) -> float:
         return max(0.0, flight.envelope.deadline - self._clock())
@@ -268,51 +327,18 @@ class Dispatcher:
         else:
             self._time(flight, self._seconds_left(flight), self._expire)
 
-    def _place(self, pool: Pool, flight: Flight) -> None:
-        if not pool.queue.items:
-            now = self._clock()
-            lane = pool.choose(flight, now)
-            if lane is not None:
-                lane.bind(flight, now)
-                return
-        envelope = flight.envelope
-        caller = envelope.caller
-        queued = Queued(
-            flight, envelope.deadline, envelope.rows, envelope.byte_count, caller.criticality, caller.tenant
-        )
-        self._refuse_if_late(pool, queued)
-        try:
-            pool.queue.offer(queued)
-        except QueueFull as full:
-            full.metadata = {"model": envelope.version.model, "version": str(envelope.version.number)}
-            raise
-        pool.forecast.joined(queued)
-        flight.queued = queued
-        self._pump_later(pool, envelope.version.name)
-
-    def _refuse_if_late(self, pool: Pool, queued: Queued[Flight]) -> None:
-        now, version = self._clock(), queued.payload.envelope.version
-        loads = [worker.load_of(version.name) for worker in {lane.worker for lane in pool.lanes}]
-        predicted = pool.forecast.late(now, queued, pool.queue, pool.queue.rows, loads)
-        if predicted is not None:
-            raise would_be_late(version.model, version.number, predicted, queued.deadline - now)
+    def _place(self, flight: Flight) -> None:
+        pool = self._pool(flight.envelope.version.name)
+        pool.take(flight, self._clock())
+        if flight.queued is not None and pool.is_paced:
+            self._pump_later(pool)
 
     def _pump(self, pool: Pool) -> None:
-        """Binds what waits, in order, for as long as there is room for the next one."""
-        now = self._clock()
-        while (head := pool.queue.peek()) is not None:
-            flight = head.payload
-            lane = pool.choose(flight, now)
-            if lane is None:
-                self._pump_later(pool, flight.envelope.version.name)
-                return
-            pool.queue.take()
-            pool.forecast.left(head)
-            flight.queued = None
-            lane.bind(flight, now)
+        if pool.pump(self._clock()):
+            self._pump_later(pool)
 
-    def _pump_later(self, pool: Pool, version: str) -> None:
-        if pool.timer is None and any(lane.is_paced(version) for lane in pool.lanes):
+    def _pump_later(self, pool: Pool) -> None:
+        if pool.timer is None:
             pool.timer = self._loop.call_later(FRAME_SECONDS, self._pump_now, pool)
 
     def _pump_now(self, pool: Pool) -> None:
@@ -323,6 +349,8 @@ class Dispatcher:
         if flight.failure is not None and self._is_stranded(flight):
             self._settle(flight, flight.failure)
             return
+        if flight.lane is not None:
+            self._judge(flight, passed=False)
         stage, held_by = ("worker", "a worker") if flight.lane is not None else ("queue", "the gateway's queue")
         self._settle(flight, DeadlineExceeded(f"the deadline passed while {held_by} held the request", stage=stage))
 
@@ -332,6 +360,8 @@ class Dispatcher:
         if flight.timer is not None:
             flight.timer.cancel()
             flight.timer = None
+        if flight.suspicion is not None:
+            self._ward.leave(flight)
         envelope, counts = flight.envelope, self._counts(flight.envelope)
         if isinstance(outcome, InferwayError):
             counts.failed(outcome.code)
@@ -345,13 +375,11 @@ class Dispatcher:
 
     def _take_back(self, flight: Flight) -> None:
         if flight.lane is not None:
+            self._judge(flight, passed=None)
             flight.lane.give_up(flight)
             self.has_room_again()
         elif flight.queued is not None:
-            pool = self._pools[flight.envelope.version.name]
-            pool.queue.remove(flight.queued)
-            pool.forecast.left(flight.queued)
-            flight.queued = None
+            self._pools[flight.envelope.version.name].drop(flight)
 
     def _withdrawn(self, name: str, version: Version | None) -> InferwayError:
         if version is not None:
@@ -365,8 +393,12 @@ class Dispatcher:
     def _counts(self, envelope: Envelope) -> ArmOutcomes:
         return self._outcomes.of(envelope.endpoint, envelope.arm, envelope.version.name)
 
-    def _budget(self, endpoint: str) -> RetryBudget:
-        budget = self._budgets.get(endpoint)
-        if budget is None:
-            budget = self._budgets[endpoint] = RetryBudget(self._clock)
-        return budget
+    def _pool(self, version: str) -> Pool:
+        pool = self._pools.get(version)
+        if pool is None:
+            pool = self._pools[version] = Pool(version, self._limits, self._random)
+        return pool
+
+
+def _lost() -> WorkerLost:
+    return WorkerLost("the worker went away while it held the request; it may have computed it")

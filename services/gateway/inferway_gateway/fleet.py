@@ -2,11 +2,17 @@
 
 A link outranks the registry's membership: a registry that has just restarted knows no worker yet, and that must not
 cost a request. So an address goes only when a snapshot without it came *and* no link to it is up.
+
+A worker that is frozen, or behind a network that swallows everything, keeps its links. Who owes an answer for a while
+is therefore asked for a sign of life, which costs a worker that merely computes for long next to nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
+
+from grpc import StatusCode, aio
 
 from inferway.worker.v1.worker_service_pb2 import GetWorkerStatusRequest, GetWorkerStatusResponse
 from inferway_chassis.clock import Clock
@@ -15,6 +21,14 @@ from inferway_gateway.link import Large, Link, LinkOptions
 from inferway_gateway.workers import Worker
 
 _STATUS_SECONDS = 2.0
+WATCH_SECONDS = 0.25
+OWED_SECONDS = 0.5
+"""Who owes an answer for longer is asked for a sign of life."""
+SIGN_SECONDS = 1.0
+"""Who gives none for so long is silent. With the two above: within 2 s of its last answer."""
+STALL_SECONDS = 0.25
+"""A sign that was waited for so much longer was missed because this process stood still, not the worker."""
+_LOG = logging.getLogger(__name__)
 
 
 class _Dialled:
@@ -65,10 +79,40 @@ class Fleet:
         large = Large(address, self._dispatcher, self._clock, self._options.max_message_bytes)
         dialled = self._dialled[address] = _Dialled(worker, large)
         self._dispatcher.workers.append(worker)
+        dialled.tasks.append(asyncio.create_task(self._watch(dialled), name=f"watch-{address}"))
         for _ in range(self._options.links_per_worker):
             link = Link(worker, self._dispatcher, self._clock, self._options, large)
             task = asyncio.create_task(link.run(lambda: self._let_go(address)), name=f"link-{address}")
             dialled.tasks.append(task)
+
+    async def _watch(self, dialled: _Dialled) -> None:
+        """Finds out, again and again, whether the worker has fallen silent, and when it speaks again."""
+        worker, silent = dialled.worker, False
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            owed_for = self._clock() - self._dispatcher.oldest_bound_at(worker)
+            if (owed_for < OWED_SECONDS and not silent) or await self._gives_sign(dialled) is not silent:
+                continue
+            silent = not silent
+            _LOG.warning(
+                "a worker fell silent" if silent else "a worker speaks again", extra={"address": worker.address}
+            )
+            if silent:
+                self._dispatcher.fell_silent(worker)
+            else:
+                self._dispatcher.spoke_again(worker)
+
+    async def _gives_sign(self, dialled: _Dialled) -> bool:
+        """Whether the worker answers anything at all, or nobody can tell."""
+        began = self._clock()
+        try:
+            await dialled.large.stub.GetWorkerStatus(
+                GetWorkerStatusRequest(), timeout=SIGN_SECONDS, wait_for_ready=True
+            )
+        except aio.AioRpcError as error:
+            waited = self._clock() - began
+            return error.code() is not StatusCode.DEADLINE_EXCEEDED or waited > SIGN_SECONDS + STALL_SECONDS
+        return True
 
     def _let_go(self, address: str) -> None:
         dialled = self._dialled.get(address)

@@ -10,6 +10,7 @@ A flight is an envelope between submission and result:
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -17,6 +18,7 @@ from typing import NamedTuple, Protocol
 from inferway.errors import InferwayError
 from inferway_chassis.request_queue import Queued
 from inferway_gateway.envelope import Envelope, Prediction
+from inferway_gateway.roster import Member
 from inferway_gateway.workers import Worker
 
 MAX_UNANSWERED_FRAMES = 4
@@ -27,6 +29,8 @@ an envelope in it, so what comes meanwhile waits, unbound, and goes together. A 
 first, and then there is nothing to wait for; of a slower one, a worker has the next frame before it is done."""
 MAX_LARGE_CALLS = 4
 """Envelopes that one worker gets outside its links at once; they take no credit, so something must bound them."""
+MAX_UNANSWERED = 4096
+"""Requests that one link may have out, however much credit its worker grants."""
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +49,10 @@ class Flight:
     lane: Lane | None = None
     ticket: int = 0
     """Its id on the lane."""
+    member: Member | None = None
+    """Whom its outcome speaks for or against, while it is bound."""
+    suspicion: bytes | None = None
+    """Its fingerprint, if it may be what crashed a runner."""
     frame: FrameShare | None = None
     """What it shares with those of its version that are written together with it."""
     written: bool = False
@@ -93,6 +101,8 @@ class Lane:
         """Versions that may be bound here."""
         self.draining = False
         """The worker wants nothing new here."""
+        self.silenced: frozenset[str] = frozenset()
+        """Versions that may be bound here again once the worker speaks again."""
         self.rows = 0
         self._max_envelope_bytes = max_envelope_bytes
         self._carrier = carrier
@@ -111,6 +121,17 @@ class Lane:
         return len(self._outstanding)
 
     @property
+    def flights(self) -> list[Flight]:
+        """All that are bound here, oldest first."""
+        return list(self._outstanding.values())
+
+    @property
+    def oldest_bound_at(self) -> float:
+        """Since when an answer is due; infinite if none is."""
+        oldest = next(iter(self._outstanding.values()), None)
+        return math.inf if oldest is None else oldest.bound_at
+
+    @property
     def is_forming(self) -> bool:
         """A frame is open here: one more envelope costs no message."""
         return bool(self._outbox)
@@ -124,7 +145,7 @@ class Lane:
         if envelope.byte_count > self._max_envelope_bytes:
             return self.worker.large_calls < MAX_LARGE_CALLS
         version = envelope.version.name
-        if self._credits.get(version, 0) <= 0:
+        if self._credits.get(version, 0) <= 0 or len(self._outstanding) >= MAX_UNANSWERED:
             return False
         return version in self._forming or self._may_open_frame(version, now)
 
@@ -182,7 +203,7 @@ class Lane:
 
     def close(self) -> list[Flight]:
         """Ends the lane and hands back every flight without an answer."""
-        left = list(self._outstanding.values())
+        left = self.flights
         for cancel in self._large.values():
             cancel()
         for flight in left:
@@ -191,7 +212,7 @@ class Lane:
         self._outbox.clear()
         self._credits.clear()
         self._forming.clear()
-        self.ready = frozenset()
+        self.ready = self.silenced = frozenset()
         return left
 
     def _forget(self, flight: Flight) -> None:
