@@ -41,8 +41,15 @@ class Figures:
         """Seconds, of what was answered."""
         self.longest_gap = 0.0
         """Seconds in which nothing was answered."""
+        self.begun = 0
+        """Calls that were due so far."""
         self._answered_at: float | None = None
         self._changed = asyncio.Condition()
+
+    async def begin(self) -> None:
+        """A call is due."""
+        self.begun += 1
+        await self._tell()
 
     @property
     def calls(self) -> int:
@@ -72,8 +79,7 @@ class Figures:
             self.longest_gap = max(self.longest_gap, now - (self._answered_at or now))
             self._answered_at = now
             self.latencies.append(now - began)
-        async with self._changed:
-            self._changed.notify_all()
+        await self._tell()
 
     async def answers(self, more: int, timeout_seconds: float = 60.0) -> None:
         """Returns after `more` further answers: at a steady rate, a measure of time."""
@@ -83,12 +89,20 @@ class Figures:
         """Returns after `more` further calls ended, however they did."""
         await self._until(self.calls + more, lambda: self.calls, timeout_seconds)
 
+    async def arrivals(self, more: int, timeout_seconds: float = 60.0) -> None:
+        """Returns after `more` further calls were begun."""
+        await self._until(self.begun + more, lambda: self.begun, timeout_seconds)
+
     async def _until(self, wanted: int, so_far: Callable[[], int], timeout_seconds: float) -> None:
         try:
             async with asyncio.timeout(timeout_seconds), self._changed:
                 await self._changed.wait_for(lambda: so_far() >= wanted)
         except TimeoutError:
             raise AssertionError(f"{wanted - so_far()} calls did not end; failures: {dict(self.failures)}") from None
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
 
 def reason(error: Exception) -> str:
@@ -117,6 +131,7 @@ async def _begin(send: Send, rate: float, figures: Figures, under_way: set[async
     for number in itertools.count():
         due = start + number / rate
         await asyncio.sleep(max(0.0, due - loop.time()))
+        await figures.begin()
         if len(under_way) >= MAX_OUTSTANDING:
             await figures.note(due, "NOT_SENT")
             continue
