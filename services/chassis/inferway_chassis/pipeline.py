@@ -4,34 +4,34 @@
                   ▲ errors become statuses here and nowhere else
 
 Servicers raise `InferwayError`s; anything else they raise is logged under its trace and leaves as INTERNAL with no
-text of its own.
+text of its own. A unary method is a coroutine, or a plain one that returns `Started`: a call that needs no task.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import time
+import inspect
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractContextManager
-from typing import Any, Self
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Generic, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
-from opentelemetry import trace
 
-from inferway.errors import Cancelled, Draining, InferwayError, Internal, MalformedMessage
+from inferway.errors import Draining, InferwayError, MalformedMessage
 from inferway.status import to_status
-from inferway_chassis.rpc_metrics import RpcCounts, RpcMetrics
-from inferway_chassis.telemetry import LATENCY_BUCKETS_SECONDS, Telemetry, extract
+from inferway_chassis.observing import Head, Observed, observer
+from inferway_chassis.rpc_metrics import RpcMetrics
+from inferway_chassis.telemetry import LATENCY_BUCKETS_SECONDS, Telemetry
 
-_LOG = logging.getLogger(__name__)
 _CODES = {code.name: code for code in grpc.StatusCode}
 
 Context = aio.ServicerContext[Any, Any]
-Servicer = Callable[[Any, Context], Any]
+Servicer = Callable[[Any, Any], Any]
 Parse = Callable[[bytes], Message]
+T = TypeVar("T")
 
 
 class RpcStatus(grpc.Status):
@@ -47,6 +47,30 @@ class RpcStatus(grpc.Status):
         if error.retry_after_seconds is not None:
             metadata.append(("grpc-retry-pushback-ms", str(int(error.retry_after_seconds * 1000))))
         self.trailing_metadata = tuple(metadata)
+
+
+@dataclass(slots=True)
+class Started(Generic[T]):
+    """A unary call under way."""
+
+    result: asyncio.Future[T]
+    to_response: Callable[[T], Message]
+    abandon: Callable[[], None]
+    """Called if the caller goes away before the result is there."""
+
+
+class Reply(Protocol):
+    """Ends one call."""
+
+    def answer(self, message: bytes) -> None:
+        """With a response."""
+
+    def fail(self, status: RpcStatus) -> None:
+        """With an error."""
+
+
+Begin = Callable[[bytes, Head, Reply], Callable[[], None]]
+"""Begins a unary call without a task: message, head, where to reply. Returns what abandons it. Raises nothing."""
 
 
 class Pipeline:
@@ -66,16 +90,23 @@ class Pipeline:
         """Wraps a method that returns one message; `streams` if its request is a stream."""
         observe = self._observer(service, method)
         read = _parse_stream if streams else _parse_one
+        respond: Servicer = behaviour if inspect.iscoroutinefunction(behaviour) else partial(_awaited, behaviour)
 
         async def handle(request: Any, context: Context) -> Message:
-            with observe(context) as observed:
-                try:
+            observed = observe(context)
+            try:
+                with observed.current():
                     self._refuse_if_stopping()
-                    response: Message = await behaviour(read(parse, request), context)
-                except Exception as error:  # noqa: BLE001 - the one place where all errors end
-                    failure = observed.failed(error)
-                else:
-                    return response
+                    response: Message = await respond(read(parse, request), context)
+            except Exception as error:  # noqa: BLE001 - the one place where all errors end
+                failure = observed.failure(error)
+            except BaseException as error:
+                observed.ended(observed.failure(error))
+                raise
+            else:
+                observed.ended()
+                return response
+            observed.ended(failure)
             await context.abort_with_status(RpcStatus(failure))
             raise AssertionError  # abort_with_status raises
 
@@ -89,96 +120,88 @@ class Pipeline:
         read = _parse_stream if streams else _parse_one
 
         async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
-            with observe(context) as observed:
-                try:
+            observed = observe(context)
+            try:
+                with observed.current():
                     self._refuse_if_stopping()
                     async for response in behaviour(read(parse, request), context):
                         yield response
-                except Exception as error:  # noqa: BLE001 - the one place where all errors end
-                    failure = observed.failed(error)
-                else:
-                    return
+            except Exception as error:  # noqa: BLE001 - the one place where all errors end
+                failure = observed.failure(error)
+            except BaseException as error:
+                observed.ended(observed.failure(error))
+                raise
+            else:
+                observed.ended()
+                return
+            observed.ended(failure)
             await context.abort_with_status(RpcStatus(failure))
 
         return handle
+
+    def begin(
+        self, service: str, method: str, behaviour: Servicer, parse: Parse, serialise: Callable[[Any], bytes]
+    ) -> Begin:
+        """Wraps a unary method that returns `Started`, for transports that need no task for a call."""
+        observe = self._observer(service, method)
+
+        def begin(message: bytes, head: Head, reply: Reply) -> Callable[[], None]:
+            observed = observe(head)
+            try:
+                with observed.current():
+                    self._refuse_if_stopping()
+                    started: Started[Any] = behaviour(_parse_one(parse, message), head)
+            except Exception as error:  # noqa: BLE001 - the one place where all errors end
+                _fail(observed, reply, error)
+                return _nothing
+            started.result.add_done_callback(partial(_finish, observed, started, serialise, reply))
+            return started.abandon
+
+        return begin
 
     def _refuse_if_stopping(self) -> None:
         if self.refusing:
             raise Draining("the server is shutting down; go elsewhere, or try again in a moment")
 
-    def _observer(self, service: str, method: str) -> Callable[[Context], _Observed]:
-        counts = self._metrics.of(service, method)
-        start_span = _span_starter(self._telemetry, service, method)
-        return lambda context: _Observed(counts, start_span(context))
+    def _observer(self, service: str, method: str) -> Callable[[Head], Observed]:
+        return observer(self._telemetry, self._metrics, service, method)
 
 
-def _span_starter(
-    telemetry: Telemetry, service: str, method: str
-) -> Callable[[Context], AbstractContextManager[Any] | None]:
-    """Returns what makes the span of one rpc, or None for an rpc that is not traced."""
-    tracer, should_trace = telemetry.tracer, telemetry.should_trace
-    name = f"{service.rpartition('.')[2]}/{method}"
-    attributes = {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method}
-
-    def start(context: Context) -> AbstractContextManager[Any] | None:
-        traceparent = tracestate = None
-        for key, value in context.invocation_metadata() or ():
-            if key == "traceparent":
-                traceparent = str(value)
-            elif key == "tracestate":
-                tracestate = str(value)
-        if not should_trace(traceparent):
-            return None
-        return tracer.start_as_current_span(
-            name,
-            context=extract(traceparent, tracestate or "") if traceparent else None,
-            kind=trace.SpanKind.SERVER,
-            attributes=attributes,
-            record_exception=False,
-            set_status_on_exception=False,
-        )
-
-    return start
+async def _awaited(
+    behaviour: Callable[[Message, Context], Started[Any]], request: Message, context: Context
+) -> Message:
+    started = behaviour(request, context)
+    try:
+        return started.to_response(await started.result)
+    except asyncio.CancelledError:
+        started.abandon()
+        raise
 
 
-class _Observed:
-    """One rpc under observation: counts it and closes its span, however it ends."""
+def _finish(
+    observed: Observed,
+    started: Started[Any],
+    serialise: Callable[[Any], bytes],
+    reply: Reply,
+    result: asyncio.Future[Any],
+) -> None:
+    try:
+        message = serialise(started.to_response(result.result()))
+    except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the one place where all errors end
+        _fail(observed, reply, error)
+    else:
+        observed.ended()
+        reply.answer(message)
 
-    __slots__ = ("_code", "_counts", "_span", "_started")
 
-    def __init__(self, counts: RpcCounts, span: AbstractContextManager[Any] | None) -> None:
-        self._counts, self._span, self._code = counts, span, "OK"
+def _fail(observed: Observed, reply: Reply, error: BaseException) -> None:
+    failure = observed.failure(error)
+    observed.ended(failure)
+    reply.fail(RpcStatus(failure))
 
-    def __enter__(self) -> Self:
-        self._started = time.perf_counter()
-        self._counts.active += 1
-        if self._span is not None:
-            self._span.__enter__()
-        return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, stack: object) -> None:
-        if kind is not None and issubclass(kind, asyncio.CancelledError | GeneratorExit):
-            self._code = Cancelled.code
-        if self._span is not None:
-            self._close(self._span)
-        self._counts.ended(self._code, time.perf_counter() - self._started)
-
-    def failed(self, error: Exception) -> InferwayError:
-        """Notes the failure and returns what the caller may know of it."""
-        if not isinstance(error, InferwayError):
-            _LOG.error("unexpected error in an rpc", exc_info=error)
-            error = Internal("internal error; the server's log has the cause under this trace id")
-        if self._span is not None:
-            trace.get_current_span().set_attribute("inferway.error_reason", error.reason)
-        self._code = error.code
-        return error
-
-    def _close(self, manager: AbstractContextManager[Any]) -> None:
-        if self._code != "OK":
-            span = trace.get_current_span()
-            span.set_attribute("rpc.grpc.status_code", self._code)
-            span.set_status(trace.StatusCode.ERROR, self._code)
-        manager.__exit__(None, None, None)
+def _nothing() -> None:
+    pass
 
 
 def _parse_one(parse: Parse, data: bytes) -> Message:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Callable
 from importlib import resources
@@ -19,10 +20,11 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from inferway.errors import NotSupported
 from inferway_chassis.addresses import AddressTaken, refuse_open_plaintext
 from inferway_chassis.health import Health
-from inferway_chassis.pipeline import Pipeline, RpcStatus
+from inferway_chassis.native import NativeFront
+from inferway_chassis.pipeline import Begin, Pipeline, RpcStatus
 from inferway_chassis.process import Process
 from inferway_chassis.settings import ServiceSettings
-from inferway_chassis.transport import Transport, open_server
+from inferway_chassis.transport import Transport
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,11 +37,25 @@ _SHOWN_CHARACTERS = 100
 class Server:
     """One gRPC server. Add services, then `start`; `drain` and `stop` end it in two steps."""
 
-    def __init__(self, settings: ServiceSettings, process: Process, transport: Transport = Transport.GRPCIO) -> None:
-        """Takes address and limits from `settings`; nothing listens yet. Raises SettingsRefused."""
+    def __init__(
+        self,
+        settings: ServiceSettings,
+        process: Process,
+        transport: Transport = Transport.GRPCIO,
+        *,
+        share_port: bool = False,
+    ) -> None:
+        """Takes address and limits from `settings`; nothing listens yet. Raises SettingsRefused.
+
+        With `share_port`, other processes may listen on the same address, and the kernel spreads connections.
+        """
         refuse_open_plaintext(settings.grpc_address, settings)
-        self._address = settings.grpc_address
-        self._server = open_server(transport, _options(settings.max_message_bytes))
+        self._settings, self._transport = settings, transport
+        self._server = aio.server(options=_options(settings.max_message_bytes, share_port=share_port))
+        self._share_port = share_port
+        self._begins: dict[str, Begin] = {}
+        """Unary methods that need no task, by path."""
+        self._front: NativeFront | None = None
         self._pipeline = Pipeline(process.telemetry)
         self._public_names: list[str] = []
         self._drain_callbacks: list[Callable[[], Awaitable[None]]] = []
@@ -64,15 +80,21 @@ class Server:
     async def start(self) -> None:
         """Listens. Raises AddressTaken."""
         self._add_health_and_reflection()
+        address = self._settings.grpc_address
         try:
-            self.port = self._server.add_insecure_port(self._address)
-        except RuntimeError as error:
-            message = f"{self._address} is taken by another process, or is no address of this machine"
+            if self._transport is Transport.NATIVE:
+                self._open_front(address)
+            else:
+                self.port = self._server.add_insecure_port(address)
+        except (RuntimeError, OSError) as error:
+            message = f"{address} is taken by another process, or is no address of this machine"
             raise AddressTaken(message) from error
         await self._server.start()
+        if self._front is not None:
+            self._front.start()
         for name in ("", *self._public_names):
             await self.health.set(name, serving=True)
-        _LOG.info("listening", extra={"address": self._address, "port": self.port})
+        _LOG.info("listening", extra={"address": address, "port": self.port})
 
     async def drain(self) -> None:
         """Tells everybody that the server is leaving, while it still serves."""
@@ -86,13 +108,25 @@ class Server:
         """
         self._pipeline.refusing = True
         await asyncio.sleep(min(REFUSE_SECONDS, grace_seconds))
+        if self._front is not None:
+            await self._front.stop(grace_seconds)
         await self._server.stop(grace_seconds)
+
+    def _open_front(self, address: str) -> None:
+        front = NativeFront(address, self._settings.max_message_bytes, share_port=self._share_port)
+        for path, begin in self._begins.items():
+            front.add(path, begin)
+        self._server.add_insecure_port(front.fallback_address)
+        self._front, self.port = front, front.port
 
     def _handler(self, service: str, method: MethodDescriptor, servicer: object) -> grpc.RpcMethodHandler[Any, Any]:
         behaviour: Callable[..., Any] = getattr(servicer, method.name)
         parse = message_factory.GetMessageClass(method.input_type).FromString
         serialise = message_factory.GetMessageClass(method.output_type).SerializeToString
         streams = method.client_streaming
+        if not _is_async(behaviour):
+            begin = self._pipeline.begin(service, method.name, behaviour, parse, serialise)
+            self._begins[f"/{service}/{method.name}"] = begin
         wrap = self._pipeline.stream_response if method.server_streaming else self._pipeline.unary_response
         handle = wrap(service, method.name, behaviour, parse, streams=streams)
         shape = f"{'stream' if streams else 'unary'}_{'stream' if method.server_streaming else 'unary'}"
@@ -149,12 +183,16 @@ def _health_handler(health: Health) -> grpc.GenericRpcHandler:
     )
 
 
-def _options(max_message_bytes: int) -> list[tuple[str, int]]:
+def _is_async(behaviour: object) -> bool:
+    return inspect.iscoroutinefunction(behaviour) or inspect.isasyncgenfunction(behaviour)
+
+
+def _options(max_message_bytes: int, *, share_port: bool) -> list[tuple[str, int]]:
     return [
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
         # grpcio shares a port with any other process by default; a second stack must be told that it is taken.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(share_port)),
         # By default grpc cancels what comes in a burst of a few thousand, with no word of why. Our own queues refuse.
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),

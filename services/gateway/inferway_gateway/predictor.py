@@ -68,15 +68,6 @@ class Predictor:
         self._prefix = boot_id[:12]
         self._numbers = itertools.count(1)
 
-    async def predict(self, ask: Ask) -> Prediction:
-        """Answers one ask. Raises what `submit` raises, and what the worker answers with; cancelled with its task."""
-        flight = self.submit(ask)
-        try:
-            return await flight.result
-        except asyncio.CancelledError:
-            self._dispatcher.abandon(flight)
-            raise
-
     def submit(self, ask: Ask) -> Flight:
         """Checks and routes `ask`, and sets it on its way: the flight's `result` follows, or `abandon` it.
 

@@ -58,7 +58,7 @@ def test_nothing_is_told_that_was_not_asked_for():
 def test_both_doors_and_the_client_use_the_same_words(reason: int):
     """One who reads `inferway why` finds the reason of an answer there again; a new reason must get words."""
     triton = oip_messages.to_response(oip.ModelInferRequest(), prediction(reason), timing=True)
-    own = prediction_from(prediction_messages.to_response(prediction(reason), "", timing=True))
+    own = prediction_from(prediction_messages.to_response("", prediction(reason), timing=True))
 
     assert own.timing is not None
     assert own.timing.dispatch_reason == REASONS[tensor_pb2.DispatchReason.ValueType(reason)]
@@ -72,6 +72,6 @@ def test_a_reason_of_a_newer_server_is_no_error():
     newer = prediction()
     newer.answer.timing.dispatch_reason = 77  # type: ignore[misc] # as it comes off the wire
 
-    own = prediction_from(prediction_messages.to_response(newer, "", timing=True))
+    own = prediction_from(prediction_messages.to_response("", newer, timing=True))
     assert own.timing is not None
     assert own.timing.dispatch_reason == ""

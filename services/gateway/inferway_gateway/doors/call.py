@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from google.protobuf.message import Message
 from grpc import aio
 
-from inferway_gateway.envelope import Caller, caller_of
+from inferway_chassis.observing import Head
+from inferway_chassis.pipeline import Started
+from inferway_gateway.envelope import Ask, Caller, Prediction, caller_of
+from inferway_gateway.predictor import Predictor
 
 Context = aio.ServicerContext[Any, Any]
 """A call, as its servicer sees it."""
@@ -27,10 +33,10 @@ class TimeLimits:
         return self.default_seconds if asked_seconds is None else min(asked_seconds, self.max_seconds)
 
 
-def caller(context: Context) -> Caller:
+def caller(head: Head) -> Caller:
     """Who calls; raises InvalidParameter."""
     criticality = tenant = None
-    for key, value in context.invocation_metadata() or ():
+    for key, value in head.invocation_metadata() or ():
         if key == "x-criticality":
             criticality = str(value)
         elif key == "x-tenant":
@@ -41,3 +47,9 @@ def caller(context: Context) -> Caller:
 def has_flag(context: Context, header: str) -> bool:
     """Whether the header is there and says `true`."""
     return any(key == header and value == "true" for key, value in context.invocation_metadata() or ())
+
+
+def started(predictor: Predictor, ask: Ask, to_response: Callable[[Prediction], Message]) -> Started[Prediction]:
+    """Sets `ask` on its way, for a call that is answered with one message. Raises what `Predictor.submit` raises."""
+    flight = predictor.submit(ask)
+    return Started(flight.result, to_response, partial(predictor.abandon, flight))

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 
 from inferway.foreign.inference import grpc_service_pb2 as pb
+from inferway_chassis.observing import Head
+from inferway_chassis.pipeline import Started
 from inferway_chassis.transport import seconds_left
 from inferway_gateway.doors import oip_models
-from inferway_gateway.doors.call import Context, TimeLimits, caller, has_flag
+from inferway_gateway.doors.call import Context, TimeLimits, caller, has_flag, started
 from inferway_gateway.doors.oip_messages import InferParameters, outputs_of, parameters_of, selector_of, tensors_of
 from inferway_gateway.doors.oip_messages import to_response as to_infer_response
 from inferway_gateway.doors.oip_stream import OipStream, Submitted
-from inferway_gateway.envelope import Ask, Caller
+from inferway_gateway.envelope import Ask, Caller, Prediction
 from inferway_gateway.fleet import Fleet
 from inferway_gateway.models import Models
 from inferway_gateway.predictor import Predictor
@@ -83,12 +86,12 @@ class OipServicer:
         del context
         return oip_models.to_index(self._models.index(), ready_only=request.ready)
 
-    async def ModelInfer(self, request: pb.ModelInferRequest, context: Context) -> pb.ModelInferResponse:  # noqa: N802
+    def ModelInfer(self, request: pb.ModelInferRequest, head: Head) -> Started[Prediction]:  # noqa: N802
         """One inference."""
         parameters = parameters_of(request)
-        seconds = self._time_limits.bounded(seconds_left(context))
-        prediction = await self._predictor.predict(_ask(request, parameters, seconds, caller(context)))
-        return to_infer_response(request, prediction, timing=parameters.timing)
+        seconds = self._time_limits.bounded(seconds_left(head))
+        ask = _ask(request, parameters, seconds, caller(head))
+        return started(self._predictor, ask, partial(to_infer_response, request, timing=parameters.timing))
 
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 from inferway.errors import TooManyConcurrent
 from inferway.prediction.v1 import prediction_service_pb2 as pb
+from inferway_chassis.observing import Head
+from inferway_chassis.pipeline import Started
 from inferway_chassis.transport import seconds_left
-from inferway_gateway.doors.call import Context, TimeLimits, caller
+from inferway_gateway.doors.call import Context, TimeLimits, caller, started
 from inferway_gateway.doors.prediction_messages import (
     FIELD_NAMES,
     checked_id,
@@ -17,7 +20,7 @@ from inferway_gateway.doors.prediction_messages import (
     to_response,
 )
 from inferway_gateway.doors.prediction_stream import PredictionStream
-from inferway_gateway.envelope import Ask
+from inferway_gateway.envelope import Ask, Prediction
 from inferway_gateway.predictor import Predictor
 
 
@@ -41,20 +44,19 @@ class PredictionServicer:
         self._predictor, self._time_limits, self._stream_limits = predictor, time_limits, stream_limits
         self._streams = set[PredictionStream]()
 
-    async def Predict(self, request: pb.PredictRequest, context: Context) -> pb.PredictResponse:  # noqa: N802
+    def Predict(self, request: pb.PredictRequest, head: Head) -> Started[Prediction]:  # noqa: N802
         """One prediction."""
         ask = Ask(
             selector=selector_of(request.target),
             inputs=tensors_of(request.inputs),
             outputs=list(request.output_names),
             unit=request.affinity_key,
-            timeout_seconds=self._time_limits.bounded(seconds_left(context)),
-            caller=caller(context),
+            timeout_seconds=self._time_limits.bounded(seconds_left(head)),
+            caller=caller(head),
             field_names=FIELD_NAMES,
         )
         request_id = checked_id(request.id)
-        prediction = await self._predictor.predict(ask)
-        return to_response(prediction, request_id, timing=request.timing_requested)
+        return started(self._predictor, ask, partial(to_response, request_id, timing=request.timing_requested))
 
     async def StreamPredict(  # noqa: N802
         self, requests: AsyncIterator[pb.StreamPredictRequest], context: Context

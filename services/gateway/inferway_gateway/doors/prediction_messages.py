@@ -95,7 +95,7 @@ def _packed(source: tensor_pb2.Tensor, datatype: Datatype, shape: Sequence[int],
     return pack(datatype, values, shape, f"inputs[{index}].{kind}", source.name)
 
 
-def to_response(prediction: Prediction, request_id: str, *, timing: bool) -> pb.PredictResponse:
+def to_response(request_id: str, prediction: Prediction, *, timing: bool) -> pb.PredictResponse:
     """The answer of `Predict`."""
     envelope = prediction.envelope
     response = pb.PredictResponse(
