@@ -67,7 +67,7 @@ class PoisonGuard:
         record = self.known.get(fingerprint)
         if record is None:
             self._know(fingerprint, 1, now)
-        elif sent_at > record.last_at:
+        elif sent_at >= record.last_at:
             self._know(fingerprint, record.strikes + 1, now)
             self.convictions += record.strikes + 1 == STRIKES
         return fingerprint

@@ -12,6 +12,7 @@ from inferway.errors import (
     MalformedMessage,
     ModelFailed,
     NoWorker,
+    Quarantined,
     QueueFull,
     RunnerCrashed,
     VersionNotReady,
@@ -219,7 +220,7 @@ async def test_a_crash_of_the_runner_is_retried_once_even_if_nobody_is_ready_yet
     bench.fail(flight, RunnerCrashed("gone again"))
 
     assert waiting
-    assert isinstance(flight.result.exception(), RunnerCrashed)
+    assert isinstance(flight.result.exception(), Quarantined)
 
 
 async def test_a_failed_request_that_nobody_takes_on_ends_with_what_failed_it() -> None:

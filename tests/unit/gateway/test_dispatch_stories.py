@@ -8,10 +8,7 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inferway.errors import (
-    InferwayError,
-    RunnerCrashed,
-)
+from inferway.errors import InferwayError, ModelFailed, RunnerCrashed
 from inferway_gateway.lane import Flight, Lane
 from tests.unit.gateway.bench import Bench
 from tests.unit.gateway.builders import envelope
@@ -31,7 +28,8 @@ class Story:
 
     def submit(self, number: int) -> None:
         try:
-            self.flights.append(self.bench.dispatcher.submit(envelope(rows=1 + number % 3)))
+            rows, deadline = 1 + number % 3, self.bench.now + 10.0
+            self.flights.append(self.bench.dispatcher.submit(envelope(rows=rows, deadline=deadline)))
         except InferwayError:
             self.refused += 1
 
@@ -50,6 +48,21 @@ class Story:
     def crash(self, number: int) -> None:
         for flight in self._bound()[number : number + 1]:
             self.bench.fail(flight, RunnerCrashed("gone"))
+
+    def fail(self, number: int) -> None:
+        for flight in self._bound()[number : number + 1]:
+            self.bench.fail(flight, ModelFailed("broken"))
+
+    def silence(self, number: int) -> None:
+        for one in self.lanes[number : number + 1]:
+            self.bench.dispatcher.fell_silent(one.worker)
+
+    def speak(self, number: int) -> None:
+        for one in self.lanes[number : number + 1]:
+            self.bench.dispatcher.spoke_again(one.worker)
+
+    def wait(self, number: int) -> None:
+        self.bench.now += number / 2
 
     def expire(self, number: int) -> None:
         for timer in self.bench.loop.timers[number : number + 1]:
@@ -70,7 +83,10 @@ class Story:
         return [flight for flight in self.flights if flight.lane is not None]
 
 
-ACTIONS = [Story.open, Story.submit, Story.write, Story.lose, Story.answer, Story.crash, Story.expire, Story.abandon]
+ACTIONS = [
+    *(Story.open, Story.submit, Story.write, Story.lose, Story.answer, Story.crash, Story.fail),
+    *(Story.silence, Story.speak, Story.wait, Story.expire, Story.abandon),
+]
 
 
 @settings(max_examples=200, deadline=None)
