@@ -32,9 +32,10 @@ from inferway_inference.quarantine import Quarantine
 from inferway_inference.sizing import speed_of
 from inferway_inference.work import Batch, Decision, DispatchReason, Part, Request
 
-PIPELINE_BELOW_SECONDS = 0.002
+PIPELINE_BELOW_SECONDS = 0.0005
 """One more batch waits at the runner while a batch this short computes: the hop between processes then costs no idle
-time. Behind longer ones it would only keep its requests from gathering."""
+time. Behind longer ones it would only keep its requests from gathering, and those that are due sooner waiting: at 2 ms
+the medium model lost an eighth of its goodput at 0.7 of capacity."""
 IDLE_LANES = 16
 """Lanes without requests that are kept for their fairness between tenants."""
 
