@@ -1,6 +1,6 @@
 """Traffic with cancelled calls against a gateway of each transport, and what the processes hold on to.
 
-    python -m tests.soak.gateway MINUTES [RATE]        exit status 1 if anything grows
+    python -m tests.soak.gateway MINUTES [RATE [CANCELLED]]        exit status 1 if anything grows
 
 A bare grpc.aio echo server gets the same calls in the same run: what it leaks, grpc leaks.
 """
@@ -36,7 +36,7 @@ from tests.testbed.stack import Stack
 RATE = 60.0
 """Calls a second on each server."""
 CANCELLED = 0.3
-"""Of the calls and of the streams, cancelled by their callers at a random moment."""
+"""Share of the calls and of the streams that their callers cancel at a random moment."""
 CANCELLED_WITHIN_SECONDS = 0.01
 """About as long as a call takes: some are cancelled before the server has read them, some when they are answered."""
 STREAMS = 0.1
@@ -103,9 +103,9 @@ class Watched:
         )
 
 
-async def soak(watched: Sequence[Watched], seconds: float, rate: float) -> None:
+async def soak(watched: Sequence[Watched], seconds: float, rate: float, cancelled: float = CANCELLED) -> None:
     """Keeps all servers under the same load for so long, and takes samples of them."""
-    load = [asyncio.create_task(_load(server, rate)) for server in watched]
+    load = [asyncio.create_task(_load(server, rate, cancelled)) for server in watched]
     for _ in range(SAMPLES):
         await asyncio.sleep(seconds / SAMPLES)
         for server in watched:
@@ -115,11 +115,11 @@ async def soak(watched: Sequence[Watched], seconds: float, rate: float) -> None:
     await asyncio.gather(*load, return_exceptions=True)
 
 
-async def _load(server: Watched, rate: float) -> None:
+async def _load(server: Watched, rate: float, cancelled: float) -> None:
     chance, under_way = random.Random(server.name), set[asyncio.Task[None]]()
     while True:
         begin = server.stream if chance.random() < STREAMS else server.call
-        cancel_after = chance.random() * CANCELLED_WITHIN_SECONDS if chance.random() < CANCELLED else CALL_SECONDS
+        cancel_after = chance.random() * CANCELLED_WITHIN_SECONDS if chance.random() < cancelled else CALL_SECONDS
         task = asyncio.create_task(_one(server, begin(), cancel_after))
         under_way.add(task)
         task.add_done_callback(under_way.discard)
@@ -220,18 +220,18 @@ def leaks_handles(server: Watched) -> bool:
     return server.grown("descriptors") > 0 or server.grown("threads") > 0
 
 
-async def _soaked(folder: Path, seconds: float, rate: float) -> list[Watched]:
+async def _soaked(folder: Path, seconds: float, rate: float, cancelled: float) -> list[Watched]:
     async with servers(folder / "models" / "litert" / "tiny", folder / "stack") as watched:
-        await soak(watched, seconds, rate)
+        await soak(watched, seconds, rate, cancelled)
     return watched
 
 
-def main(minutes: float, rate: float = RATE) -> int:
+def main(minutes: float, rate: float = RATE, cancelled: float = CANCELLED) -> int:
     """Soaks, prints, and returns the exit status."""
     with tempfile.TemporaryDirectory() as scratch:
         make_models = [sys.executable, "-m", "tests.testbed.savedmodels", f"{scratch}/models"]
         subprocess.run(make_models, check=True, stderr=subprocess.DEVNULL)
-        *gateways, echo = asyncio.run(_soaked(Path(scratch), minutes * 60, rate))
+        *gateways, echo = asyncio.run(_soaked(Path(scratch), minutes * 60, rate, cancelled))
     print(*gateways, echo, sep="\n")
     grown = [server.name for server in gateways if server.slope_mib > MAX_SLOPE_MIB or leaks_handles(server)]
     print(f"soak: {', '.join(grown)} grew" if grown else "soak: nothing grew")
