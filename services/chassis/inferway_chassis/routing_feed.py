@@ -55,6 +55,8 @@ class RoutingFeed:
         self._changed = asyncio.Event()
         self.synchronised = False
         """There is a usable snapshot, fresh or from disk."""
+        self.refused = 0
+        """Snapshots, from the registry or from disk, that could not be used."""
 
     @property
     def stale_seconds(self) -> float:
@@ -82,6 +84,7 @@ class RoutingFeed:
         except FileNotFoundError:
             return
         except (OSError, DecodeError):
+            self.refused += 1
             _LOG.exception("the snapshot on disk cannot be read; waiting for the registry")
             return
         if self._accept(snapshot):
@@ -134,7 +137,12 @@ class RoutingFeed:
             _verify(snapshot)
             self._apply(snapshot)
         except SnapshotRefused as refused:
+            self.refused += 1
             _LOG.error("a snapshot was refused; the last good one stays", extra={"cause": str(refused)})
+            return False
+        except Exception:  # noqa: BLE001 - whatever a registry sends, it must not end the watch
+            self.refused += 1
+            _LOG.exception("a snapshot could not be applied; the last good one stays")
             return False
         self._last = snapshot
         self.synchronised = True

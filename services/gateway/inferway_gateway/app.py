@@ -62,7 +62,7 @@ class Gateway:
         self.feed = RoutingFeed(
             settings.registry_target, watcher, settings.data_dir / "routing.pb", self.apply, process.clock
         )
-        process.telemetry.registry.register(GatewayMetrics(outcomes, self.dispatcher, lambda: self.feed.stale_seconds))
+        process.telemetry.registry.register(GatewayMetrics(outcomes, self.dispatcher, self.feed))
         process.telemetry.registry.register(MemoryMetrics(memory))
 
     def apply(self, snapshot: RoutingSnapshot) -> None:

@@ -55,7 +55,7 @@ def _version(routed: watch_service_pb2.RoutedVersion) -> Version:
         name=source.name,
         model=model,
         number=number,
-        signatures={signature.name: _signature(signature) for signature in source.signatures},
+        signatures={signature.name: _signature(signature) for signature in source.signatures if _is_known(signature)},
         wanted=routed.wanted,
         unloaded=source.state == resources_pb2.ModelVersion.STATE_UNLOADED,
         idempotent=config.idempotent if config.HasField("idempotent") else True,
@@ -66,6 +66,12 @@ def _version(routed: watch_service_pb2.RoutedVersion) -> Version:
 
 def _signature(source: tensor_pb2.Signature) -> Signature:
     return Signature(source.name, tuple(map(_spec, source.inputs)), tuple(map(_spec, source.outputs)))
+
+
+def _is_known(source: tensor_pb2.Signature) -> bool:
+    """Whether this gateway can speak of all its tensors; one that cannot serves the other signatures."""
+    known = {int(datatype) for datatype in Datatype}
+    return all(spec.datatype in known for spec in (*source.inputs, *source.outputs))
 
 
 def _spec(source: tensor_pb2.TensorSpec) -> TensorSpec:

@@ -21,7 +21,6 @@ from inferway.errors import (
     Overloaded,
     Quarantined,
     RunnerCrashed,
-    VersionNotFound,
     WorkerLost,
 )
 from inferway_chassis.clock import Clock
@@ -35,7 +34,7 @@ from inferway_gateway.retries import NOT_EXECUTED, Retries, blames_worker, pause
 from inferway_gateway.routing import RoutingTable, Version
 from inferway_gateway.tensors import Answer
 from inferway_gateway.ward import Ward
-from inferway_gateway.workers import Worker, why_not
+from inferway_gateway.workers import Worker, why_not, why_withdrawn
 
 REPEAT_SECONDS = 5.0
 """How long a request waits for a version that nobody has ready any more, unless its deadline comes before."""
@@ -148,7 +147,7 @@ class Dispatcher:
             pool.keep(self.workers)
             if version is None or version.unloaded:
                 for flight in [*(queued.payload for queued in pool.queue.drain()), *self._ward.waiting(name)]:
-                    self._settle(flight, self._withdrawn(name, version))
+                    self._settle(flight, why_withdrawn(name, version, self.workers))
             if pool.is_over:
                 del self._pools[name]
         self._outcomes.keep(table.endpoints, table.versions)
@@ -235,6 +234,7 @@ class Dispatcher:
 
         What it holds moves only if somebody else can answer it. Else it stays: it may still be answered where it is.
         """
+        worker.silences += 1
         lanes = self._lanes.get(worker, ())
         for lane in lanes:
             ready = lane.ready
@@ -380,11 +380,6 @@ class Dispatcher:
             self.has_room_again()
         elif flight.queued is not None:
             self._pools[flight.envelope.version.name].drop(flight)
-
-    def _withdrawn(self, name: str, version: Version | None) -> InferwayError:
-        if version is not None:
-            return why_not(version, self.workers)
-        return VersionNotFound(f"{name} was deleted", model=name.split("/")[1], version=name.rpartition("/")[2])
 
     def _refused(self, envelope: Envelope, error: InferwayError) -> InferwayError:
         self._counts(envelope).failed(error.code)

@@ -12,6 +12,7 @@ from inferway.errors import (
     InferwayError,
     NoWorker,
     VersionLoadFailed,
+    VersionNotFound,
     VersionNotReady,
     VersionNotServed,
     VersionUnloaded,
@@ -61,6 +62,8 @@ class Worker:
     """What it has told of each version, by name."""
     large_calls: int = 0
     """Envelopes on their way outside the links."""
+    silences: int = 0
+    """How often it owed answers and gave no sign of life."""
 
     def introduce(self, name: str, boot_id: str, standings: dict[str, Standing], speeds: dict[str, Speed]) -> None:
         """Takes in a hello."""
@@ -100,3 +103,10 @@ def why_not(version: Version, workers: Iterable[Worker]) -> InferwayError:
         message = f"{version.name} could not be loaded: {causes[0]}"
         return VersionLoadFailed(message, model=model, version=number, cause=causes[0])
     return VersionNotReady(f"{version.name} is being loaded", model=model, version=number)
+
+
+def why_withdrawn(name: str, version: Version | None, workers: Iterable[Worker]) -> InferwayError:
+    """The error for what waits for a version that is unloaded, or not there any more."""
+    if version is not None:
+        return why_not(version, workers)
+    return VersionNotFound(f"{name} was deleted", model=name.split("/")[1], version=name.rpartition("/")[2])

@@ -17,6 +17,7 @@ class FakeRegistry(WatchServiceServicer):
 
     def __init__(self) -> None:
         self._snapshot: RoutingSnapshot | None = None
+        self._sent: RoutingSnapshot | None = None
         self._changed = asyncio.Condition()
         self._server: aio.Server | None = None
         self.target = ""
@@ -39,6 +40,12 @@ class FakeRegistry(WatchServiceServicer):
             self._snapshot = snapshot
             self._changed.notify_all()
 
+    async def send(self, snapshot: RoutingSnapshot) -> None:
+        """As `publish`; returns when a watcher was sent it."""
+        await self.publish(snapshot)
+        async with asyncio.timeout(5), self._changed:
+            await self._changed.wait_for(lambda: self._sent is snapshot)
+
     async def WatchRouting(
         self, request: WatchRoutingRequest, context: aio.ServicerContext[Any, Any]
     ) -> AsyncIterator[WatchRoutingResponse]:
@@ -50,6 +57,9 @@ class FakeRegistry(WatchServiceServicer):
                     await self._changed.wait()
                 sent = self._snapshot
             yield WatchRoutingResponse(snapshot=sent)
+            async with self._changed:
+                self._sent = sent
+                self._changed.notify_all()
 
     def WatchEvents(self, request: Any, context: Any) -> Any:
         """Not needed by a gateway."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from inferway.errors import ModelFailed
+from inferway.type.v1.tensor_pb2 import Tensor
+from inferway.worker.v1.worker_service_pb2 import Envelope
 from inferway_chassis.process import Process
 from inferway_chassis.telemetry import Telemetry
 from tests.integration.gateway.conftest import Bed, gateway, settings_for
@@ -14,6 +18,7 @@ from tests.integration.gateway.fake_registry import FakeRegistry
 from tests.integration.gateway.fake_worker import FakeWorker
 from tests.integration.gateway.requests import predict_request, refusal_of
 
+V1 = "models/echo/versions/1"
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SAMPLED = ("traceparent", f"00-{TRACE}-b7ad6b7169203331-01")
 
@@ -63,6 +68,39 @@ async def test_requests_are_counted_by_arm_and_code(tmp_path: Path, registry: Fa
     assert sample("inferway_gateway_request_duration_seconds_count", arm) == 1
     assert sample("inferway_gateway_request_duration_seconds_bucket", arm | {"le": "+Inf"}) == 1
     assert sample("inferway_gateway_queue_requests", {"version": "models/echo/versions/1"}) == 0
+
+
+async def test_an_operator_sees_whom_the_gateway_does_not_trust(
+    tmp_path: Path, registry: FakeRegistry, worker: FakeWorker
+) -> None:
+    """A worker that is given nothing must not look idle by chance."""
+    process = Process("gateway", "boot", Telemetry("gateway", "boot"))
+    broken = FakeWorker("w1")
+    await broken.start()
+
+    def fail(_: Envelope) -> list[Tensor]:
+        raise ModelFailed("broken here")
+
+    broken.compute = fail
+    async with gateway(settings_for(tmp_path, registry.target), registry, worker, process) as bed:
+        await bed.publish(workers=[worker, broken])
+        await worker.until(lambda w: w.links == 1)
+        await broken.until(lambda w: w.links == 1)
+        await bed.until_health_is("model/echo", serving=True)
+        calls = [bed.stub.Predict(predict_request(), timeout=5) for _ in range(40)]
+        await asyncio.gather(*calls, return_exceptions=True)
+        for _ in range(5):
+            await bed.stub.Predict(predict_request(), timeout=5)
+        sample = process.telemetry.registry.get_sample_value
+        broken_here, here = ({"version": V1, "address": each.address} for each in (broken, worker))
+
+        assert sample("inferway_gateway_breaker", broken_here) == 2
+        assert sample("inferway_gateway_ejections_total", broken_here) == 1
+        assert sample("inferway_gateway_breaker", here) == 0
+        assert sample("inferway_gateway_panic", {"version": V1}) == 0
+        assert sample("inferway_gateway_silences_total", {"address": broken.address}) == 0
+        assert sample("inferway_gateway_snapshots_refused_total", {}) == 0
+    await broken.stop()
 
 
 async def test_the_worker_learns_who_asks_and_under_which_arm(bed: Bed) -> None:
