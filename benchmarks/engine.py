@@ -5,6 +5,7 @@
     latency     p50 with one caller, against the same version that may not batch at all
     overhead    the worker's CPU beyond the model's own, for each request, by process and inline
     swaps       a second model is replaced 20 times beside a hot one: the hot one's p99, and the memory afterwards
+    goodput     answers in time under open-loop load of 0.3 to 5 times capacity, against fixed-window workers
 
 Loads come from `loadgen/`, straight to the worker. See README.md beside this.
 """
@@ -29,6 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import loadgen  # noqa: E402 - the root is on the path only now
+from benchmarks.engine_goodput import OWN, Goodput  # noqa: E402
 from benchmarks.engine_swaps import Swaps, ask  # noqa: E402
 from benchmarks.inputs import inputs  # noqa: E402
 from inferway.foreign.inference import grpc_service_pb2 as oip  # noqa: E402
@@ -44,6 +46,7 @@ WAYS = tuple((rows, callers) for rows in (1, 8, 32) for callers in (1, 2))
 AS_SHIPPED = {"INFERWAY_INFERENCE_WARMUP_SECONDS": "2"}
 """Stacks of tests take less time to compare ways of running a version."""
 THROUGHPUT_BAR, LATENCY_BAR, SWAP_BAR, MEMORY_BAR = 0.95, 1.10, 1.3, 0.05
+GOODPUT_BAR, PEAK_BAR = 0.9, 0.9
 OVERHEAD_BUDGET_US = {"process": 180.0, "inline": 150.0}
 """For a request of one row of the tiny model at concurrency 64: a quarter above what was measured first."""
 
@@ -236,6 +239,9 @@ def run(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     }
     for name in options.measures:
         print(f"{name} …", flush=True)
+        if name == "goodput":
+            found[name] = Goodput(directory / name, models, options.rounds, options.seconds).run()
+            continue
         with Stack(directory / name, settings={"inference": AS_SHIPPED}) as stack:
             found[name] = parts[name](Engine(stack, models, options))
     return found
@@ -261,6 +267,24 @@ def lines(found: dict[str, Any]) -> Iterator[tuple[str, str, str]]:
         text = f"p99 {row['p99_swapping_ms']:.2f} ms while swapping; steady {row['p99_steady_ms']:.2f} ms"
         yield f"{row['swaps']} swaps", text, verdict(row["p99_ratio"], SWAP_BAR, low=False)
         yield "memory after them", f"{row['memory_growth']:+.1%}", verdict(row["memory_growth"], MEMORY_BAR, low=False)
+    yield from goodput_lines(found.get("goodput", []))
+
+
+def goodput_lines(rows: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """Each load beside the best fixed window, and what overload leaves of the peak."""
+    own = {row["load"]: row for row in rows if row["policy"] == OWN}
+    for load, row in own.items():
+        best = max((one for one in rows if one["load"] == load and one is not row), key=lambda one: one["goodput"])
+        told = f"{row['goodput']:.3f} ± {row['interval']:.3f}, p99 {row['p99']:.2f} of the deadline"
+        text = f"{told}; {best['policy']} {best['goodput']:.3f} ± {best['interval']:.3f}"
+        yield f"goodput at {load:g} x", text, verdict(row["goodput"] / best["goodput"], GOODPUT_BAR, low=True)
+    if own:
+        last, peak = own[max(own)], max(row["goodput"] for row in own.values())
+        yield (
+            f"of the peak, at {max(own):g} x",
+            f"{last['goodput']:.3f} of {peak:.3f}",
+            verdict(last["goodput"] / peak, PEAK_BAR, low=True),
+        )
 
 
 def verdict(reached: float, bar: float, *, low: bool) -> str:
@@ -272,7 +296,7 @@ def verdict(reached: float, bar: float, *, low: bool) -> str:
 def main() -> int:
     """Entry point."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    measures = ("throughput", "latency", "overhead", "swaps")
+    measures = ("throughput", "latency", "overhead", "swaps", "goodput")
     parser.add_argument("measures", nargs="*", default=measures, help=f"some of {', '.join(measures)} (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each, interleaved (default 3)")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of a run (default 4)")
@@ -285,7 +309,9 @@ def main() -> int:
         return 1
     with tempfile.TemporaryDirectory() as name:
         found = run(Path(name), options)
-    (OUT / "engine.json").write_text(json.dumps(found, indent=2))
+    results = OUT / "engine.json"
+    known = json.loads(results.read_text()) if results.exists() else {}
+    results.write_text(json.dumps({**known, **found}, indent=2))
     table = Table(title="the inference engine beside its baselines; medians")
     for column in ("what", "figure", "bar"):
         table.add_column(column)

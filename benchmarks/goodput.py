@@ -137,8 +137,15 @@ class FixedWindow:
         self._waiting.append(part)
 
     def withdraw(self, request: Request) -> bool:
-        """Nobody goes away here."""
-        raise NotImplementedError
+        """Its caller went away."""
+        before = len(self._waiting)
+        self._waiting = deque(part for part in self._waiting if part.payload is not request)
+        return len(self._waiting) < before
+
+    @property
+    def idle(self) -> bool:
+        """Nothing waits and nothing is computed."""
+        return not self._waiting and not self._running
 
     def decide(self, now: float) -> Decision:
         """A full batch, or what there is after the timeout."""

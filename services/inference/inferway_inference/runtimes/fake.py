@@ -1,7 +1,8 @@
 """A runtime of pure NumPy that behaves as the others do, for tests and trials: it starts in a tenth of a second.
 
 The version is one file, `fake_model.json`, or `assets.extra/fake_model.json` beside a real one, which a registry
-takes: signatures with tensors as `[datatype, shape]`, an `operation`, and `row_seconds` if each row shall take time:
+takes: signatures with tensors as `[datatype, shape]`, an `operation`, and `batch_seconds` and `row_seconds` if each
+call and each row shall take time:
 
     affine         every output is the input times `factor` plus `offset`
     identity       every output is the input in the same place, in the order of names
@@ -65,8 +66,8 @@ class FakeRuntime:
             if spec.datatype in FLOATING:
                 _misbehave(values)
         results = _OPERATIONS[content["operation"]](ordered, content)
-        if (row_seconds := content.get("row_seconds")) is not None:
-            time.sleep(row_seconds * len(ordered[0]))
+        if "batch_seconds" in content or "row_seconds" in content:
+            time.sleep(content.get("batch_seconds", 0.0) + content.get("row_seconds", 0.0) * len(ordered[0]))
         named = zip((spec.name for spec in known.outputs), results, strict=True)
         return {name: values for name, values in named if name in outputs}
 
