@@ -64,10 +64,15 @@ class Telemetry:
             return traceparent[_FLAGS_LOW_DIGIT] in "13579bdf"
         return self.sampling_ratio > 0 and random.random() < self.sampling_ratio  # noqa: S311 - not a secret
 
-    def close(self) -> None:
-        """Sends what is left; takes at most a few seconds."""
+    def stop_exporting_metrics(self) -> None:
+        """From now on, metrics are only shown to who asks."""
         if self._metrics is not None:
             self._metrics.stop()
+            self._metrics = None
+
+    def close(self) -> None:
+        """Sends what is left; takes at most a few seconds."""
+        self.stop_exporting_metrics()
         self.provider.force_flush(2000)
         self.provider.shutdown()
 

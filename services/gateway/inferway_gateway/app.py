@@ -81,7 +81,7 @@ class Gateway:
 async def running(settings: GatewaySettings, process: Process) -> AsyncIterator[Server]:
     """A started gateway."""
     gateway = Gateway(settings, process)
-    server = Server(settings, process, settings.transport)
+    server = Server(settings, process, settings.transport, share_port=settings.share_port)
     _open_doors(server, gateway, settings)
     reporter = HealthReporter(gateway.models, server.health)
     gateway.dispatcher.on_change = reporter.nudge
@@ -95,7 +95,7 @@ async def running(settings: GatewaySettings, process: Process) -> AsyncIterator[
             refuse_open_plaintext(settings.http_address, settings)
             about = {"name": "inferway gateway", "version": _version(), "grpc": settings.grpc_address}
             app = application(lambda: gateway.models.synchronised, about)
-            await stack.enter_async_context(serving_http(settings.http_address, app))
+            await stack.enter_async_context(serving_http(settings.http_address, app, share_port=settings.share_port))
         yield server
 
 

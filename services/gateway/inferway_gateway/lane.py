@@ -23,7 +23,7 @@ from inferway_gateway.workers import Worker
 
 MAX_UNANSWERED_FRAMES = 4
 """Frames of one version that one link may have out. Counted per version: a slow model holds up nobody else."""
-FRAME_SECONDS = 0.005
+FRAME_SECONDS = 0.002
 """While a frame is unanswered, another one of its version is opened only so much later. A message costs far more than
 an envelope in it, so what comes meanwhile waits, unbound, and goes together. A model that is quicker than this answers
 first, and then there is nothing to wait for; of a slower one, a worker has the next frame before it is done."""
@@ -132,9 +132,9 @@ class Lane:
         return math.inf if oldest is None else oldest.bound_at
 
     @property
-    def is_forming(self) -> bool:
-        """A frame is open here: one more envelope costs no message."""
-        return bool(self._outbox)
+    def forming(self) -> int:
+        """Envelopes in the frame that is open here: while there is one, one more costs no message."""
+        return len(self._outbox)
 
     def grant(self, version: str, rows: int) -> None:
         """Adds to the credits of `version`."""

@@ -41,6 +41,8 @@ RETRY_SECONDS = (0.1, 2.0)
 GATHER_SECONDS = 0.005
 """While the process is busy, a frame is kept open for so long, since what else arrives can go with it: a message costs
 the loop twenty times as much as an envelope in it. Measured in docs/adr/0005."""
+GATHER_ENVELOPES = 24
+"""So many in a frame are enough: while the worker is busy with them, the next ones are gathered."""
 IDLE_TURN_SECONDS = 10e-6
 """A turn of the event loop that takes less has found nothing else to do."""
 IDLE_TURNS = 4
@@ -166,18 +168,18 @@ class Link:
         while True:
             await self._something_to_write.wait()
             self._something_to_write.clear()
-            await self._gather()
+            await self._gather(lane)
             flights, cancelled = lane.take_frame()
             if cancelled:
                 await call.write(pb.LinkRequest(cancel=pb.Cancel(ids=cancelled)))
             if flights:
                 await call.write(self._frame(flights))
 
-    async def _gather(self) -> None:
+    async def _gather(self, lane: Lane) -> None:
         """Lets the loop do what else is ready, which may bring more envelopes; returns soon if it is idle."""
         began = turned = self._clock()
         idle_turns = 0
-        while idle_turns < IDLE_TURNS and turned - began < GATHER_SECONDS:
+        while idle_turns < IDLE_TURNS and turned - began < GATHER_SECONDS and lane.forming < GATHER_ENVELOPES:
             await asyncio.sleep(0)
             before, turned = turned, self._clock()
             idle_turns = idle_turns + 1 if turned - before < IDLE_TURN_SECONDS else 0

@@ -206,7 +206,7 @@ def _best(seats: Iterable[Seat], flight: Flight, now: float) -> tuple[Lane, Memb
     for cost, member, worker, lanes in seats:
         for lane in lanes:
             if lane.has_room(envelope, now):
-                load = (worker is avoid, (worker.rows + 1) * cost, not lane.is_forming, lane.rows)
+                load = (worker is avoid, (worker.rows + 1) * cost, not lane.forming, lane.rows)
                 if best is None or load < least:
                     best, least = (lane, member), load
     return best

@@ -28,6 +28,10 @@ class GatewaySettings(ServiceSettings):
     """`host:port` of the Prometheus metrics; empty turns them off."""
     transport: Transport = Transport.GRPCIO
     """What carries gRPC: `grpcio`, or `native` (the extra of that name), which is quicker at plaintext unary calls."""
+    processes: Count = 1
+    """Processes that share the port and the work; more than one where one core is not enough for the gateway."""
+    share_port: bool = False
+    """Let another gateway listen on the same ports, so that a successor is ready before this one leaves."""
     registry_target: str = "127.0.0.1:8010"
     """`host:port` of the registry whose routing this gateway follows."""
     default_timeout_seconds: Positive = 10.0

@@ -59,9 +59,9 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving_http(address: str, app: Starlette) -> AsyncIterator[int]:
+async def serving_http(address: str, app: Starlette, *, share_port: bool = False) -> AsyncIterator[int]:
     """Serves `app` on `host:port` and yields the bound port; raises AddressTaken."""
-    listener = _listen(address)
+    listener = _listen(address, share_port=share_port)
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=_STOP_SECONDS
     )
@@ -75,9 +75,10 @@ async def serving_http(address: str, app: Starlette) -> AsyncIterator[int]:
         listener.close()
 
 
-def _listen(address: str) -> socket.socket:
+def _listen(address: str, *, share_port: bool) -> socket.socket:
     host, port = split_address(address) or ("", 0)
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, reuse_port=share_port)
     except OSError as error:
         raise AddressTaken(f"HTTP address {address} is taken by another process") from error
