@@ -8,7 +8,7 @@ deadlines rounded down by at most a 16th of the time that was left, so that the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import frexp, inf
 
@@ -49,8 +49,9 @@ class _Class:
 class Backlog:
     """Of one version. Every part that was added must be removed once, whatever became of it."""
 
-    def __init__(self) -> None:
-        """Nothing waits."""
+    def __init__(self, weights: Mapping[str, float] | None = None) -> None:
+        """Nothing waits. `weights` gives tenants more or less than the share of 1.0, as the queue does."""
+        self._weights = weights or {}
         self._classes: dict[int, _Class] = {}
         self._unsorted: dict[Part, float] = {}
         """When each came that was added since somebody asked who is due when: most have left again by then."""
@@ -86,7 +87,7 @@ class Backlog:
         """
         before = self.seconds(newcomer.criticality - 1)
         group = self._classes.get(newcomer.criticality)
-        demand = _demand(group, newcomer) if group is not None else iter([(newcomer.deadline, 0.0)])
+        demand = iter([(newcomer.deadline, 0.0)]) if group is None else self._demand(group, newcomer)
         worst = -inf
         for due, ahead in demand:
             if due < newcomer.deadline:
@@ -95,6 +96,26 @@ class Backlog:
             own = due == newcomer.deadline
             worst = max(worst, starts + (newcomer.batch_seconds if own else newcomer.full_seconds) - due)
         return worst
+
+    def _demand(self, group: _Class, newcomer: Newcomer) -> Iterator[tuple[float, float]]:
+        """By ascending deadline of the newcomer's tenant: the work of its class that goes before what is due then.
+
+        While a tenant's own work is done, every other one gets as much by its weight, as far as it has any.
+        """
+        own = group.tenants.get(newcomer.tenant, {})
+        others = sum(self._weights.get(tenant, 1.0) for tenant in group.tenants if tenant != newcomer.tenant)
+        others /= self._weights.get(newcomer.tenant, 1.0)
+        held = sum(own.values())
+        rest = max(0.0, group.seconds - held)
+        ahead, joined = 0.0, False
+        for due in sorted({*own, newcomer.deadline}):
+            if due == newcomer.deadline and not joined:
+                ahead += own.get(due, 0.0)
+                yield due, ahead + min(rest, others * ahead)
+                ahead, joined = ahead + newcomer.work_seconds, True
+                continue
+            ahead += own[due]
+            yield due, ahead - _SETTLED + min(rest, others * ahead)
 
     def _sort(self) -> None:
         for part, now in self._unsorted.items():
@@ -116,26 +137,6 @@ class Backlog:
             del group.tenants[part.tenant]
         if not group.tenants:
             del self._classes[part.criticality]
-
-
-def _demand(group: _Class, newcomer: Newcomer) -> Iterator[tuple[float, float]]:
-    """By ascending deadline of the newcomer's tenant: the work of its class that goes before what is due then.
-
-    While a tenant's own work is done, every other one gets as much, as far as it has any.
-    """
-    own = group.tenants.get(newcomer.tenant, {})
-    others = len(group.tenants) - (newcomer.tenant in group.tenants)
-    held = sum(own.values())
-    rest = max(0.0, group.seconds - held)
-    ahead, joined = 0.0, False
-    for due in sorted({*own, newcomer.deadline}):
-        if due == newcomer.deadline and not joined:
-            ahead += own.get(due, 0.0)
-            yield due, ahead + min(rest, others * ahead)
-            ahead, joined = ahead + newcomer.work_seconds, True
-            continue
-        ahead += own[due]
-        yield due, ahead - _SETTLED + min(rest, others * ahead)
 
 
 def rounded(deadline: float, now: float) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 from inferway_chassis.request_queue import QueueLimits, RequestQueue
@@ -45,6 +45,8 @@ class Bounds:
     buckets: tuple[int, ...]
     capacity: int
     """Batches that compute side by side."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """Of tenants."""
 
     @property
     def most_rows(self) -> int:
@@ -62,7 +64,7 @@ class Lane:
 
     def __init__(self, request: Request, latency: Latency, bounds: Bounds) -> None:
         """Nothing waits. `request` is the first of its key."""
-        self.queue = RequestQueue[Request](NO_LIMITS)
+        self.queue = RequestQueue[Request](NO_LIMITS, bounds.weights)
         self.latency = latency
         self.batchable = request.signature.batchable
         self.running = 0
@@ -85,7 +87,7 @@ class Lane:
 
     def resize(self, bounds: Bounds) -> None:
         """Other bounds hold."""
-        self._bounds = bounds if self.batchable else Bounds(1, (), bounds.capacity)
+        self._bounds = bounds if self.batchable else replace(bounds, max_rows=1, buckets=())
         self._size()
 
     def parts(self, request: Request) -> tuple[Part, ...]:

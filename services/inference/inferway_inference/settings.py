@@ -69,6 +69,8 @@ class InferenceSettings(ServiceSettings):
     """Requests of one version that wait in the worker at most."""
     max_queue_bytes: Annotated[int, Field(gt=0)] = 512 * MIB
     """Bytes of inputs of one version that wait in the worker at most."""
+    tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Shares of tenants whose requests wait: `{"gold": 4}` gives gold four times the rows of any that is not named."""
     default_timeout_seconds: Annotated[float, Field(gt=0)] = 10.0
     """Deadline of requests that come without one."""
     max_link_envelope_bytes: Annotated[int, Field(gt=0)] = MIB

@@ -47,6 +47,20 @@ def test_who_would_make_somebody_behind_it_late_is_not_let_in():
     assert late_by([*waiting, part(1.0)], newcomer(0.5)) == pytest.approx(0.1)
 
 
+def test_the_share_of_a_tenant_goes_by_its_weight():
+    """The door must promise what the queue keeps."""
+
+    def late(weights: dict[str, float]) -> float:
+        backlog = Backlog(weights)
+        for _ in range(30):
+            backlog.add(part(64.0, tenant="crowd"), now=0.0)
+        for _ in range(4):
+            backlog.add(part(64.0, tenant="gold"), now=0.0)
+        return backlog.too_late_by(newcomer(64.0, tenant="gold"), free_at=0.0)
+
+    assert late({}) - late({"gold": 4.0}) == pytest.approx(0.3, abs=0.1)
+
+
 def test_the_less_critical_do_not_count():
     """They give way."""
     assert late_by([part(0.125, criticality=3) for _ in range(20)], newcomer(0.2, criticality=1)) <= 0

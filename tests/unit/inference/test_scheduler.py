@@ -449,6 +449,17 @@ def test_suspects_run_alone_so_that_only_the_guilty_one_is_charged():
     own.offer(admitted(21, parameters=1, key="k", received_at=3.0))
 
 
+def test_a_tenant_of_four_times_the_weight_gets_four_times_the_rows():
+    """Who pays for more gets more, and the others still get something."""
+    own = Scheduler(SchedulerOptions(max_batch_rows=10, tenant_weights={"gold": 4.0}))
+    for number in range(40):
+        own.offer(admitted(number, tenant="gold" if number % 2 else "lead"))
+    [batch] = own.decide(0.0).batches
+
+    tenants = [request.tenant for request in batch.requests]
+    assert (tenants.count("gold"), tenants.count("lead")) == (8, 2)
+
+
 def test_a_suspect_that_is_cancelled_leaves_nothing_behind():
     """It waits outside of the queue, which must not count it out: its lane would be thought to hold less than none."""
     own = scheduler()
