@@ -32,6 +32,8 @@ MAX_BATCH = 256
 """Calls begun in one turn of the event loop."""
 MAX_CONCURRENT_STREAMS = 16_384
 """Calls that one connection may have open."""
+RESERVED = frozenset({"grpc-retry-pushback-ms"})
+"""Headers that the library does not send for others. RetryInfo in the details says the same."""
 
 
 @dataclass(slots=True)
@@ -63,8 +65,8 @@ class _Call:
 
     def fail(self, status: RpcStatus) -> None:
         if self._owner.ended(self._number):
-            code = status.code.value[0]
-            self._owner.front.fail(self._number, code, status.details, trailing_metadata=status.trailing_metadata)
+            metadata = [(key, value) for key, value in status.trailing_metadata if key not in RESERVED]
+            self._owner.front.fail(self._number, status.code.value[0], status.details, trailing_metadata=metadata)
 
 
 def _nothing() -> None:
