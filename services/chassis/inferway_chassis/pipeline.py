@@ -26,6 +26,9 @@ from inferway_chassis.observing import Head, Observed, observer
 from inferway_chassis.rpc_metrics import RpcMetrics
 from inferway_chassis.telemetry import LATENCY_BUCKETS_SECONDS, Telemetry
 
+REFUSE_SECONDS = 0.2
+"""A server refuses for so long before it closes its connections. Who comes back after it finds them closed, dials
+again, and reaches whoever listens there now."""
 _CODES = {code.name: code for code in grpc.StatusCode}
 
 Context = aio.ServicerContext[Any, Any]
@@ -161,7 +164,8 @@ class Pipeline:
 
     def _refuse_if_stopping(self) -> None:
         if self.refusing:
-            raise Draining("the server is shutting down; go elsewhere, or try again in a moment")
+            message = "the server is shutting down; go elsewhere, or try again in a moment"
+            raise Draining(message, retry_after_seconds=REFUSE_SECONDS)
 
     def _observer(self, service: str, method: str) -> Callable[[Head], Observed]:
         return observer(self._telemetry, self._metrics, service, method)

@@ -21,7 +21,7 @@ from inferway.errors import NotSupported
 from inferway_chassis.addresses import AddressTaken, refuse_open_plaintext
 from inferway_chassis.health import Health
 from inferway_chassis.native import NativeFront
-from inferway_chassis.pipeline import Begin, Pipeline, RpcStatus
+from inferway_chassis.pipeline import REFUSE_SECONDS, Begin, Pipeline, RpcStatus
 from inferway_chassis.process import Process
 from inferway_chassis.settings import ServiceSettings
 from inferway_chassis.transport import Transport
@@ -30,7 +30,6 @@ _LOG = logging.getLogger(__name__)
 
 MAX_PENDING_CALLS = 32768
 """Calls that have arrived and that the event loop has not yet taken up."""
-REFUSE_SECONDS = 0.2
 _SHOWN_CHARACTERS = 100
 
 
