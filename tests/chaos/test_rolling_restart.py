@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 import pytest
 
 from inferway_client import Client
-from tests.chaos.acts import drain_and_start
+from tests.chaos.acts import drain, drain_and_start, http_ready
 from tests.chaos.conftest import VERSION
 from tests.chaos.lengths import RATE, STREAMS, rounds
 from tests.testbed.load import client_calls, plain_calls, steady, streams
+from tests.testbed.ports import free_ports
 from tests.testbed.processes import ServiceProcess
 from tests.testbed.stack import Stack
 
@@ -18,6 +20,8 @@ pytestmark = [pytest.mark.chaos, pytest.mark.tensorflow, pytest.mark.slow, pytes
 
 MIN_READY_SECONDS = 2.5
 """Between one process and the next: longer than the two seconds that a client waits before it dials again."""
+REFUSING_SECONDS = 0.5
+"""A leaving gateway refuses what still comes for a fifth of a second; the rest is for a slow machine."""
 
 
 async def test_a_rolling_restart_of_everything_costs_no_call(trio: Stack, other_gateway: ServiceProcess) -> None:
@@ -33,20 +37,71 @@ async def test_a_rolling_restart_of_everything_costs_no_call(trio: Stack, other_
         for _ in range(rounds(long=10, short=1)):
             for process in (trio.registry, *workers, trio.gateway, other_gateway):
                 await drain_and_start(process, names.get(process.target, "model/tiny"))
-                await calls.answers(RATE // 2)
+                await calls.answers(int(RATE * MIN_READY_SECONDS))
 
     calls.report("rolling restart, unary")
     items.report("rolling restart, stream items")
     assert calls.failures == items.failures == {}
 
 
-async def test_what_a_lone_address_with_a_plain_channel_can_lose_is_known(trio: Stack) -> None:
-    """Nobody else listens there while its process is replaced: the calls of that time, and no others, are lost."""
+async def test_a_lone_address_is_handed_from_gateway_to_gateway(trio: Stack) -> None:
+    """The successor listens on the same port before the other leaves: our client loses nothing.
+
+    A channel that repeats nothing is told DRAINING while the old process closes its connection, and that is all.
+    """
+    with lone_address(trio) as gateways:
+        async with AsyncExitStack() as open_things:
+            enter = open_things.enter_async_context
+            old = next(gateways)
+            await http_ready(old)
+            calls = await enter(steady(client_calls(await enter(Client(old.target))), RATE))
+            plain = await enter(steady(await enter(plain_calls(old.target)), RATE))
+            for _ in range(rounds(long=10, short=1)):
+                await calls.answers(RATE // 2)
+                new = next(gateways)
+                await http_ready(new)
+                await drain(old)
+                old = new
+            await calls.answers(RATE)
+
+    calls.report("a lone address handed on, our client")
+    plain.report("a lone address handed on, plain channel")
+    assert calls.failures == {}
+    assert plain.failures.keys() <= {"DRAINING"}
+    assert plain.failures.total() <= RATE * REFUSING_SECONDS * rounds(long=10, short=1)
+
+
+async def test_what_a_lone_gateway_without_a_successor_loses_is_known(trio: Stack) -> None:
+    """Nobody else listens there while its process is replaced: the calls of that time are lost, and no others."""
     async with plain_calls(trio.gateway.target) as send, steady(send, RATE) as calls:
         await calls.answers(RATE)
         for _ in range(rounds(long=5, short=1)):
             await drain_and_start(trio.gateway, "model/tiny")
             await calls.answers(RATE)
 
-    calls.report("a lone gateway restarted, plain channel")
+    calls.report("a lone gateway restarted in its place, plain channel")
     assert all(cause == "DRAINING" or cause.startswith("grpc UNAVAILABLE") for cause in calls.failures), calls.failures
+
+
+@contextmanager
+def lone_address(stack: Stack) -> Iterator[Iterator[ServiceProcess]]:
+    """Gateways that share one port, each started when it is asked for."""
+    started: list[ServiceProcess] = []
+
+    def start_next() -> Iterator[ServiceProcess]:
+        address = ""
+        while True:
+            own = {"SHARE_PORT": "true", "HTTP_ADDRESS": f"127.0.0.1:{free_ports(1)[0]}", "DRAIN_SECONDS": "1"}
+            gateway = stack.another_gateway(f"shared-{len(started)}", **own)
+            address = address or gateway.target
+            gateway.target = address
+            gateway.environment = {**gateway.environment, "INFERWAY_GATEWAY_GRPC_ADDRESS": address}
+            gateway.start()
+            started.append(gateway)
+            yield gateway
+
+    try:
+        yield start_next()
+    finally:
+        for gateway in started:
+            gateway.end()

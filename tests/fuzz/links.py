@@ -19,7 +19,7 @@ from tests.unit.gateway.bench import V1
 from tests.unit.gateway.builders import FakeAnswer
 from tests.unit.gateway.test_dispatch_stories import ACTIONS, Story
 
-MOST_EVENTS = 400
+MOST_EVENTS = 120
 
 
 class RoughStory(Story):
