@@ -28,7 +28,6 @@ from inferway_chassis.request_queue import QueueLimits
 from inferway_gateway.envelope import Envelope, Prediction
 from inferway_gateway.lane import FRAME_SECONDS, Flight, Lane
 from inferway_gateway.outcomes import ArmOutcomes, Outcomes
-from inferway_gateway.poison import PoisonGuard
 from inferway_gateway.pool import Pool
 from inferway_gateway.retries import NOT_EXECUTED, Retries, blames_worker, pause_before
 from inferway_gateway.routing import RoutingTable, Version
@@ -71,7 +70,9 @@ class Dispatcher:
         self._pools: dict[str, Pool] = {}
         self._lanes: dict[Worker, list[Lane]] = {}
         self._retries = Retries(clock)
-        self._ward = Ward(clock, self._place, self._settle)
+        self._ward = Ward(clock, lambda flight: self._place(self._pool_of(flight), flight), self._settle)
+        self.guard = self._ward.guard
+        """Knows who may have crashed runners."""
         self.workers: list[Worker] = []
         """All that are dialled, connected or not."""
         self.on_change: Callable[[], None] = lambda: None
@@ -99,7 +100,7 @@ class Dispatcher:
             if self.guard.known:
                 self._ward.recognise(flight)
             if flight.suspicion is None:
-                self._place(flight)
+                self._place(pool, flight)
         except (Overloaded, Quarantined) as refusal:
             raise self._refused(envelope, refusal) from None
         self._time(flight, seconds_left, self._expire if flight.failure is None else self._give_up)
@@ -129,11 +130,6 @@ class Dispatcher:
     def why_not(self, version: Version) -> InferwayError:
         """Why `is_ready` says no."""
         return why_not(version, self.workers)
-
-    @property
-    def guard(self) -> PoisonGuard:
-        """Who may have crashed runners."""
-        return self._ward.guard
 
     def pools(self) -> list[tuple[str, Pool]]:
         """Every version that is or was ready somewhere, for metrics."""
@@ -195,7 +191,8 @@ class Dispatcher:
             member.succeeded()
             if member.trial is flight:
                 self._judge(flight, passed=True)
-        self._ward.answered(flight)
+        if flight.suspicion is not None:
+            self.guard.clear(flight.suspicion)
         self._settle(flight, answer)
 
     def failed(self, lane: Lane, ticket: int, error: InferwayError) -> None:
@@ -302,14 +299,14 @@ class Dispatcher:
 
     def _place_again(self, flight: Flight) -> None:
         try:
-            self._place(flight)
+            self._place(self._pool_of(flight), flight)
         except Overloaded as refusal:
             self._settle(flight, flight.failure or refusal)
 
     def _is_stranded(self, flight: Flight) -> bool:
         """Whether it waits for a version that nobody has ready."""
         waits = flight.lane is None and not flight.result.done()
-        return waits and not self._pool(flight.envelope.version.name).lanes
+        return waits and not self._pool_of(flight).lanes
 
     def _seconds_left(self, flight: Flight) -> float:
         return max(0.0, flight.envelope.deadline - self._clock())
@@ -327,8 +324,7 @@ class Dispatcher:
         else:
             self._time(flight, self._seconds_left(flight), self._expire)
 
-    def _place(self, flight: Flight) -> None:
-        pool = self._pool(flight.envelope.version.name)
+    def _place(self, pool: Pool, flight: Flight) -> None:
         pool.take(flight, self._clock())
         if flight.queued is not None and pool.is_paced:
             self._pump_later(pool)
@@ -387,6 +383,9 @@ class Dispatcher:
 
     def _counts(self, envelope: Envelope) -> ArmOutcomes:
         return self._outcomes.of(envelope.endpoint, envelope.arm, envelope.version.name)
+
+    def _pool_of(self, flight: Flight) -> Pool:
+        return self._pool(flight.envelope.version.name)
 
     def _pool(self, version: str) -> Pool:
         pool = self._pools.get(version)

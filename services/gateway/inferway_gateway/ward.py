@@ -47,11 +47,6 @@ class Ward:
         self._waiting.setdefault(version, deque()).append(flight)
         self._let_out(version)
 
-    def answered(self, flight: Flight) -> None:
-        """A suspect was computed and no runner crashed."""
-        if flight.suspicion is not None:
-            self.guard.clear(flight.suspicion)
-
     def leave(self, flight: Flight) -> None:
         """A suspect has ended."""
         version = flight.envelope.version.name
