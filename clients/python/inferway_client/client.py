@@ -48,7 +48,7 @@ class Client:
     """A connection to an inferway gateway, for use as `async with Client(target) as client`.
 
     One client serves any number of tasks of one event loop. Errors are those of `inferway.errors`: a server's arrive
-    as it raised them; `Unreachable`, `DeadlineExceeded` and `Cancelled` also come from the connection itself.
+    as it raised them; `Unreachable` and `DeadlineExceeded` also come from the connection itself.
     """
 
     def __init__(  # noqa: PLR0913 - keyword options
@@ -97,7 +97,7 @@ class Client:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Closes the channel; calls in progress end with Cancelled."""
+        """Closes the channel; calls in progress are cancelled."""
         if self._channel is not None:
             await self._channel.close()
 

@@ -17,7 +17,6 @@ from google.rpc.status_pb2 import Status
 from inferway.errors import (
     Aborted,
     AlreadyExists,
-    Cancelled,
     DeadlineExceeded,
     FailedPrecondition,
     InferwayError,
@@ -44,7 +43,7 @@ SPREAD = {
 """Calls go in turn to those that are connected and say that they serve: one that is leaving says so before it goes."""
 
 BY_STATUS_CODE: dict[grpc.StatusCode, type[InferwayError]] = {
-    grpc.StatusCode.CANCELLED: Cancelled,
+    grpc.StatusCode.CANCELLED: Unreachable,  # by a server that closed just then: what callers cancel raises no status
     grpc.StatusCode.UNKNOWN: Internal,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
     grpc.StatusCode.DEADLINE_EXCEEDED: DeadlineExceeded,
