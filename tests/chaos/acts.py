@@ -41,7 +41,7 @@ async def http_ready(gateway: ServiceProcess) -> None:
     """Returns when the HTTP door of this very process says that it is ready: its gRPC port may be another's, too."""
     host, _, port = gateway.environment["INFERWAY_GATEWAY_HTTP_ADDRESS"].rpartition(":")
     async with asyncio.timeout(START_SECONDS):
-        while not await _says_ready(host, int(port)):
+        while not await _says_ready(host, int(port)):  # noqa: ASYNC110 - another process, which cannot set an event
             await asyncio.sleep(0.05)
 
 

@@ -9,7 +9,7 @@ import pytest
 from inferway_client import Client
 from tests.chaos.acts import kill_and_start, start
 from tests.chaos.conftest import VERSION
-from tests.chaos.lengths import RATE, seconds
+from tests.chaos.lengths import seconds
 from tests.testbed.load import client_calls, plain_calls, steady
 from tests.testbed.processes import ServiceProcess
 from tests.testbed.stack import Stack
@@ -17,6 +17,8 @@ from tests.testbed.stack import Stack
 pytestmark = [pytest.mark.chaos, pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 AWAY_SECONDS = seconds(long=600, short=1)
+RATE = 50
+"""Calls a second: here it is time that may break something."""
 
 
 async def test_a_registry_that_is_away_costs_no_prediction_even_where_others_restart(
