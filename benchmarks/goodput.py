@@ -43,7 +43,7 @@ WORKER_BATCH_SECONDS, WORKER_ROW_SECONDS = 0.0001, 0.00002
 """What the runner takes beside the model, for the hop and for copies; it matters for the tiny model alone."""
 ALONE = 0.95
 """A caller of one thread that has the machine to itself takes so much of what it takes beside another."""
-LEAST_REQUESTS, MOST_REQUESTS = 3_000, 12_000
+LEAST_REQUESTS, MOST_REQUESTS = 3_000, 30_000
 LONGEST_DEADLINES = 4
 """A run lasts so many times as long as the longest deadline, within these numbers of requests;
 the first of them does not count, in which queues fill up."""

@@ -43,6 +43,8 @@ class Dispatch:
     """What waiting for one more request would have cost beyond what it saved; None if that was no question."""
     compute_seconds: float = 0.0
     """0 while it is under way."""
+    failed: bool = False
+    """The model raised an error, or its process ended, before or while it computed."""
 
 
 class DecisionLog:
@@ -62,10 +64,9 @@ class DecisionLog:
 
 
 def in_words(dispatch: Dispatch) -> str:
-    """Why the batch left when it did, for people."""
-    if dispatch.cause is not Cause.USUAL:
-        return str(dispatch.cause.value)
-    return _WORDS[dispatch.reason](dispatch)
+    """Why the batch left when it did, for people, and whether it failed."""
+    why = _WORDS[dispatch.reason](dispatch) if dispatch.cause is Cause.USUAL else str(dispatch.cause.value)
+    return f"{why}; it failed" if dispatch.failed else why
 
 
 def _full(dispatch: Dispatch) -> str:

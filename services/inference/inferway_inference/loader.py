@@ -26,6 +26,7 @@ from inferway_inference.tuning import Tuned, TuningOptions, tune
 from inferway_inference.versions import VersionSpec
 from inferway_inference.warmup import WarmUp
 
+MODEL_FILES = {"tensorflow": "saved_model.pb", "onnx": "model.onnx", "litert": "model.tflite"}
 SIZES = (1, 8, 32)
 """Rows of the batches that warm-up tries, beside the largest."""
 
@@ -206,7 +207,7 @@ def match_signatures(spec: VersionSpec, found: tuple[Signature, ...]) -> list[tu
         if position < 0 or not own.same_tensors(signature):
             raise CorruptArtifact(
                 f"signature {signature.name!r} of the catalogue is not in the loaded model, or has other tensors there",
-                path="saved_model.pb",
+                path=MODEL_FILES.get(spec.runtime, ""),
             )
         matched.append((position, signature))
     return matched

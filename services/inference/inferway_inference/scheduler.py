@@ -222,8 +222,7 @@ class Scheduler:
 
     def _what_holds(self) -> Bounds:
         rows = self.bounds.max_batch_rows or self.options.max_batch_rows
-        buckets = self.bounds.buckets or self.options.buckets
-        return Bounds(rows, buckets, self.capacity, self.options.tenant_weights)
+        return Bounds(rows, self.bounds.buckets or self.options.buckets, self.capacity, self.options.tenant_weights)
 
     def _rebound(self) -> None:
         self._holds = self._what_holds()
@@ -250,10 +249,8 @@ class Scheduler:
         for part in parts:
             part.gone, part.work_seconds = True, 0.0  # it is in no queue, whose books do not count it
             self._waits(part, lane)
-        if cause is Cause.SUSPECT:
-            self._groups.append((lane, parts, cause))
-        else:
-            self._groups.appendleft((lane, parts, cause))
+        join = self._groups.append if cause is Cause.SUSPECT else self._groups.appendleft
+        join((lane, parts, cause))
 
     def _has_room(self) -> bool:
         running = len(self._running)
@@ -310,8 +307,7 @@ class Scheduler:
         for part in batch.parts:
             self._left(part)
         batch.padded_rows = lane.padded(batch.rows)
-        expected = lane.seconds(batch.rows)
-        batch.expected_seconds = expected
+        batch.expected_seconds = expected = lane.seconds(batch.rows)
         batch.expected_end = self._free_at(now) + expected
         batch.dispatched_at = batch.began_at = now
         self._crowd.enter(batch, now)
@@ -330,7 +326,7 @@ class Scheduler:
     def _left_runner(self, batch: Batch, now: float, compute_seconds: float = 0.0) -> tuple[Lane, float]:
         """Its lane, and how many computed beside it."""
         lane, record = self._running.pop(batch)
-        record.compute_seconds = compute_seconds
+        record.compute_seconds, record.failed = compute_seconds or now - batch.began_at, not compute_seconds
         self._note_free()
         lane.running -= 1
         if len(self._running) >= self.capacity:  # the last one waited at the runner until now

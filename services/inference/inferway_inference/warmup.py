@@ -77,7 +77,8 @@ class WarmUp:
             if is_version_at_fault(error):
                 message = f"signature {signature.name!r} cannot be computed: {error.message}; {EXPORT_ADVICE}"
                 raise VersionLoadFailed(message, cause=error.message) from error
-            _LOG.info("a model refuses the samples", extra={"signature": signature.name, "cause": error.message})
+            extra = {"signature": signature.name, "cause": error.message}
+            _LOG.warning("a model refuses the samples; its first caller pays for the warm-up", extra=extra)
             return signature
         self.usable.add(signature.name)
         return found

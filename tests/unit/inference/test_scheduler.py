@@ -514,3 +514,15 @@ def test_decisions_are_told_in_words():
         8, 0.02, "full: more than 8 rows would not pay or fit; 4 rows left for the next"
     )  # fmt: skip
     assert in_words(second).startswith("idle: the model was free")
+
+
+def test_a_failed_batch_is_told_as_one_that_is_over():
+    """`inferway why` would say of a model that refuses its input that it hangs."""
+    own = scheduler()
+    own.offer(admitted(1))
+    [batch] = own.decide(1.0).batches
+    own.failed(batch, now=1.5)
+    [told] = own.log
+
+    assert told.compute_seconds == pytest.approx(0.5)
+    assert in_words(told).endswith("it failed")
