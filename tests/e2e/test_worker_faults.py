@@ -21,7 +21,7 @@ from tests.testbed.load import Figures, Send, steady
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.chaos, pytest.mark.tensorflow, pytest.mark.slow]
 
 MODEL, VERSION = "affine", "model/affine@1"
 RATE = 200
