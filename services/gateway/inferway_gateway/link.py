@@ -34,7 +34,7 @@ _LOG = logging.getLogger(__name__)
 PROTOCOL_VERSION = 1
 HELLO_SECONDS = 5.0
 """A worker that accepts a link and says nothing for so long is given up."""
-RETRY_SECONDS = (0.1, 2.0)
+RETRY_SECONDS = (0.1, 1.0)
 """First and longest wait before a worker is dialled again."""
 
 
