@@ -83,7 +83,7 @@ bench-engine: setup-dev ## Measure the inference engine against TensorFlow in pr
 abuse: setup-dev ## A worker under a minute of everything at once; every answer is checked
 	@INFERWAY_ABUSE_SECONDS=60 $(BIN)/python -m pytest -q -s --timeout 300 tests/e2e/test_abuse.py
 
-chaos: setup-dev ## Break everything under load, the long way (about 20 minutes), and print the figures; ARGS go to pytest
+chaos: setup-dev ## Break everything under load, the long way (half an hour), and print the figures; ARGS go to pytest
 	@INFERWAY_CHAOS=long $(BIN)/python -m pytest -q -s -m chaos --timeout 1200 $(ARGS)
 
 fuzz: setup-dev ## Fuzz every target for a minute; ARGS='--seconds 180 snapshot' for one, longer
