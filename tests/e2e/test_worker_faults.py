@@ -15,6 +15,7 @@ import pytest
 from grpc import aio
 
 from inferway_inference.runtimes.fake import DEADLY, EXTRA, FILE
+from tests.chaos.lengths import rounds, seconds
 from tests.testbed.calls import CALL_SECONDS, decoded, model_infer, tiny_request
 from tests.testbed.fault_proxy import FaultProxy
 from tests.testbed.load import Figures, Send, steady
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.chaos, pytest.mark.tensorflow, pytest.mark.slow]
 
 MODEL, VERSION = "affine", "model/affine@1"
 RATE = 200
+CALLS_FOR_EACH = int(RATE * seconds(long=15.0, short=4.0))
 FOUND_OUT_SECONDS = 3.0
 FAILED_SHARE = 0.001
 
@@ -68,7 +70,7 @@ async def test_a_frozen_worker_is_found_out_within_seconds(pair: Stack) -> None:
         for victim in pair.workers:
             await figures.answers(RATE)
             victim.freeze()
-            await figures.answers(4 * RATE)
+            await figures.answers(CALLS_FOR_EACH)
             victim.thaw()
             await figures.answers(RATE)
 
@@ -89,7 +91,7 @@ async def test_a_worker_behind_a_black_hole_is_found_out_within_seconds(pair: St
                 await figures.answers(2 * RATE)
                 assert proxy.connections
                 proxy.hold()
-                await figures.answers(4 * RATE)
+                await figures.answers(CALLS_FOR_EACH)
                 proxy.restore()
                 await figures.answers(RATE)
         finally:
@@ -110,7 +112,7 @@ async def test_a_poison_request_kills_two_runners_at_most_and_costs_nobody_else(
         steady(good, RATE) as figures,
     ):
         await figures.answers(RATE // 2)
-        refusals = [await refusal(poison) for _ in range(5)]
+        refusals = [await refusal(poison) for _ in range(rounds(long=50, short=5))]
         await figures.answers(RATE)
         for worker in pair.workers:
             await asyncio.to_thread(worker.wait_serving, VERSION)

@@ -11,7 +11,6 @@ import asyncio
 import math
 import random
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
 
 from inferway.errors import (
     Cancelled,
@@ -26,7 +25,7 @@ from inferway.errors import (
 from inferway_chassis.clock import Clock
 from inferway_chassis.request_queue import QueueLimits
 from inferway_gateway.envelope import Envelope, Prediction
-from inferway_gateway.lane import FRAME_SECONDS, Flight, Lane
+from inferway_gateway.lane import FRAME_SECONDS, Flight, Lane, Loop
 from inferway_gateway.outcomes import ArmOutcomes, Outcomes
 from inferway_gateway.pool import Pool
 from inferway_gateway.retries import NOT_EXECUTED, Retries, blames_worker, pause_before
@@ -39,18 +38,6 @@ REPEAT_SECONDS = 5.0
 """How long a request waits for a version that nobody has ready any more, unless its deadline comes before."""
 EXPECTED_BACK = frozenset({"VERSION_NOT_READY", "NO_WORKER"})
 """Why a version that was ready a moment ago is not: its worker or its runner ended, and is being started again."""
-
-T = TypeVar("T")
-
-
-class Loop(Protocol):
-    """The part of an event loop that the dispatcher needs."""
-
-    def create_future(self) -> asyncio.Future[Prediction]:
-        """A future that callers wait on."""
-
-    def call_later(self, delay: float, callback: Callable[[T], object], argument: T) -> asyncio.TimerHandle:
-        """Calls back after `delay` seconds."""
 
 
 class Dispatcher:
@@ -183,6 +170,8 @@ class Dispatcher:
 
     def answered(self, lane: Lane, ticket: int, answer: Answer) -> None:
         """The worker answered with outputs."""
+        if lane.silenced:
+            self.spoke_again(lane.worker)
         flight = lane.release(ticket)
         if flight is None:
             return
@@ -231,7 +220,7 @@ class Dispatcher:
 
         What it holds moves only if somebody else can answer it. Else it stays: it may still be answered where it is.
         """
-        worker.silences += 1
+        worker.is_silent, worker.silences = True, worker.silences + 1
         lanes = self._lanes.get(worker, ())
         for lane in lanes:
             ready = lane.ready
@@ -243,6 +232,7 @@ class Dispatcher:
 
     def spoke_again(self, worker: Worker) -> None:
         """`worker` gives signs of life."""
+        worker.is_silent = False
         for lane in self._lanes.get(worker, ()):
             if lane.silenced and not lane.draining:
                 self.set_ready(lane, lane.silenced)
@@ -288,14 +278,12 @@ class Dispatcher:
             return
         else:
             self._place_again(flight)
-        if self._is_stranded(flight):
-            self._time(flight, min(REPEAT_SECONDS, self._seconds_left(flight)), self._give_up)
+        self._limit_wait(flight)
 
     def _paused(self, flight: Flight) -> None:
+        self._time(flight, self._seconds_left(flight), self._expire)
         self._place_again(flight)
-        if not flight.result.done():
-            seconds = REPEAT_SECONDS if self._is_stranded(flight) else math.inf
-            self._time(flight, min(seconds, self._seconds_left(flight)), self._give_up)
+        self._limit_wait(flight)
 
     def _place_again(self, flight: Flight) -> None:
         try:
@@ -303,10 +291,13 @@ class Dispatcher:
         except Overloaded as refusal:
             self._settle(flight, flight.failure or refusal)
 
+    def _limit_wait(self, flight: Flight) -> None:
+        if self._is_stranded(flight):
+            self._time(flight, min(REPEAT_SECONDS, self._seconds_left(flight)), self._give_up)
+
     def _is_stranded(self, flight: Flight) -> bool:
         """Whether it waits for a version that nobody has ready."""
-        waits = flight.lane is None and not flight.result.done()
-        return waits and not self._pool_of(flight).lanes
+        return flight.lane is None and not flight.result.done() and not self._pool_of(flight).lanes
 
     def _seconds_left(self, flight: Flight) -> float:
         return max(0.0, flight.envelope.deadline - self._clock())

@@ -87,20 +87,17 @@ class Fleet:
 
     async def _watch(self, dialled: _Dialled) -> None:
         """Finds out, again and again, whether the worker has fallen silent, and when it speaks again."""
-        worker, silent = dialled.worker, False
+        worker = dialled.worker
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             owed_for = self._clock() - self._dispatcher.oldest_bound_at(worker)
-            if (owed_for < OWED_SECONDS and not silent) or await self._gives_sign(dialled) is not silent:
+            if owed_for < OWED_SECONDS and not worker.is_silent:
                 continue
-            silent = not silent
-            _LOG.warning(
-                "a worker fell silent" if silent else "a worker speaks again", extra={"address": worker.address}
-            )
-            if silent:
-                self._dispatcher.fell_silent(worker)
-            else:
-                self._dispatcher.spoke_again(worker)
+            gives_sign = await self._gives_sign(dialled)
+            if gives_sign is worker.is_silent:
+                words = "a worker speaks again" if gives_sign else "a worker fell silent"
+                _LOG.warning(words, extra={"worker": worker.name, "address": worker.address})
+                (self._dispatcher.spoke_again if gives_sign else self._dispatcher.fell_silent)(worker)
 
     async def _gives_sign(self, dialled: _Dialled) -> bool:
         """Whether the worker answers anything at all, or nobody can tell."""

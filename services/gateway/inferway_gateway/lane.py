@@ -13,7 +13,7 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 from inferway.errors import InferwayError
 from inferway_chassis.request_queue import Queued
@@ -31,6 +31,8 @@ MAX_LARGE_CALLS = 4
 """Envelopes that one worker gets outside its links at once; they take no credit, so something must bound them."""
 MAX_UNANSWERED = 4096
 """Requests that one link may have out, however much credit its worker grants."""
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True, eq=False)
@@ -61,6 +63,16 @@ class Flight:
     """It goes outside the link."""
     queued: Queued[Flight] | None = None
     timer: asyncio.TimerHandle | None = None
+
+
+class Loop(Protocol):
+    """The part of an event loop that flights need."""
+
+    def create_future(self) -> asyncio.Future[Prediction]:
+        """A future that callers wait on."""
+
+    def call_later(self, delay: float, callback: Callable[[T], object], argument: T) -> asyncio.TimerHandle:
+        """Calls back after `delay` seconds."""
 
 
 class FrameShare:

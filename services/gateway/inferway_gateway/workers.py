@@ -62,8 +62,10 @@ class Worker:
     """What it has told of each version, by name."""
     large_calls: int = 0
     """Envelopes on their way outside the links."""
+    is_silent: bool = False
+    """It owes answers and gives no sign of life."""
     silences: int = 0
-    """How often it owed answers and gave no sign of life."""
+    """How often that came to pass."""
 
     def introduce(self, name: str, boot_id: str, standings: dict[str, Standing], speeds: dict[str, Speed]) -> None:
         """Takes in a hello."""

@@ -132,6 +132,19 @@ async def test_a_lone_silent_worker_keeps_what_it_has_and_what_is_new_waits_for_
     assert held.result.result()
 
 
+async def test_an_answer_is_a_sign_of_life() -> None:
+    """It need not be asked any more, and what waits for it goes at once."""
+    bench = Bench()
+    one = bench.open_lane()
+    held = sent(bench)
+    one.take_frame()
+    bench.dispatcher.fell_silent(one.worker)
+    new = sent(bench)
+    bench.answer(held)
+
+    assert (new.lane, one.worker.is_silent) == (one, False)
+
+
 async def test_a_worker_that_speaks_again_begins_slowly() -> None:
     """What froze once is asked for less at first."""
     bench = Bench()
