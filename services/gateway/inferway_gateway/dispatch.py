@@ -7,7 +7,6 @@ and losses come in as events from the links, and callers wait on a future.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from collections.abc import Callable, Iterable
