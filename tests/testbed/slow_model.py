@@ -15,6 +15,8 @@ from tests.testbed.stack import Stack
 
 MODEL = "slow"
 WIDTH = 4
+MAX_BATCH_ROWS = 4
+"""As a publisher would say whose rows take long one by one: a larger batch brings nothing and makes others wait."""
 WORKER_SETTINGS: Mapping[str, str] = {"INFERWAY_INFERENCE_RUNTIMES": '{"onnx": "fake"}'}
 """Of workers that shall execute it."""
 
@@ -38,7 +40,8 @@ def serve_slow_model(stack: Stack, row_seconds: float, name: str = MODEL, width:
     }
     (folder / EXTRA).mkdir(exist_ok=True)
     (folder / EXTRA / FILE).write_text(json.dumps({"signatures": {"serving_default": signature}}))
-    publish(stack.registry.target, name, folder, runtime=resources_pb2.RUNTIME_ONNX)
+    config = resources_pb2.VersionConfig(max_batch_rows=MAX_BATCH_ROWS)
+    publish(stack.registry.target, name, folder, runtime=resources_pb2.RUNTIME_ONNX, config=config)
     for worker in stack.workers:
         worker.wait_serving(f"model/{name}@1")
     stack.gateway.wait_serving(f"model/{name}")

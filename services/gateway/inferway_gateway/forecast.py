@@ -23,7 +23,7 @@ from typing import NamedTuple, Protocol
 
 from inferway.errors import WouldBeLate
 
-MARGINS = {1: 1.05, 2: 1.1, 3: 1.25, 4: 1.43}
+MARGINS = {1: 1.1, 2: 1.2, 3: 1.3, 4: 1.43}
 """How much longer than predicted it may take, by class: whoever is admitted shall be answered in time."""
 MARGIN = MARGINS[2]
 ARRIVALS_SECONDS = 0.3
