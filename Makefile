@@ -16,7 +16,7 @@ IMAGE := build/contract.binpb
 RELEASED := protos/inferway-released.binpb
 ARGS ?=
 
-.PHONY: help setup setup-dev up test check types fmt gen lock bench bench-engine release-image test-compose abuse chaos fuzz soak soak-loads clean
+.PHONY: help setup setup-dev up test check types fmt gen lock bench bench-engine release-image test-compose abuse chaos fuzz soak soak-loads overload clean
 
 help: ## Show this text
 	@echo "inferway: serves TensorFlow models over gRPC"
@@ -101,6 +101,9 @@ soak-loads: setup-dev ## Load and unload versions 1,000 times (TensorFlow 50), a
 
 bench-goodput: setup-dev ## Goodput under overload against fixed-window batchers, in virtual time
 	@exec $(BIN)/python -m benchmarks.goodput $(ARGS)
+
+overload: setup-dev ## Far more than a worker can do, for minutes, over sockets; print what becomes of it; ARGS='--seconds 10' for less
+	@exec $(BIN)/python -m benchmarks.overload $(ARGS)
 
 simulate: setup-dev ## Run the scheduler through thousands of new schedules in virtual time; SCHEDULES=20000 for more
 	@INFERWAY_SIMULATED_SCHEDULES=$(or $(SCHEDULES),4000) $(BIN)/python -m pytest tests/unit/inference/test_simulation.py --timeout 3600 $(ARGS)
