@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import loadgen  # noqa: E402 - the root is on the path only now
 from inferway.foreign.inference import grpc_service_pb2 as oip  # noqa: E402
+from inferway.registry.v1 import resources_pb2  # noqa: E402
 from tests.testbed.ports import free_ports  # noqa: E402
 from tests.testbed.processes import ServiceProcess  # noqa: E402
 from tests.testbed.publishing import publish  # noqa: E402
@@ -32,10 +33,62 @@ from tests.testbed.stack import Stack  # noqa: E402
 
 WIDTHS = {"tiny": 32, "medium": 784}
 OUT = ROOT / ".bench"
-BARS = {
-    "tiny unary at 64, rate / echo": ("tiny", "unary 64", "rate", 0.6, "at least"),
-    "tiny unary at 1, p50 / echo": ("tiny", "unary 1", "p50", 3.0, "at most"),
-}
+SETTINGS = {"INFERWAY_GATEWAY_SAMPLING_RATIO": "0.01"}
+SETTINGS_WORKER = {"INFERWAY_INFERENCE_SAMPLING_RATIO": "0.01"}
+"""As shipped."""
+BASELINE = "echo"
+GRPCIO, NATIVE, INLINE = "inferway, grpcio", "inferway, native", "inferway, native, inline"
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """What one figure should reach, as a ratio to the echo's or, of `cpu`, in seconds per 1,000 requests."""
+
+    load: str
+    servers: tuple[str, ...]
+    key: str
+    least: float | None = None
+    most: float | None = None
+
+    def judged(self, row: dict[str, Any]) -> Iterator[str]:
+        """A line for each server that `row` has figures of."""
+        for server in self.servers:
+            if server not in row["medians"]:
+                continue
+            reached = row["medians"][server]["cpu"] if self.key == "cpu" else row["ratios"][server][self.key]
+            held = reached >= self.least if self.least is not None else reached <= (self.most or 0.0)
+            bound = f"at least {self.least}" if self.least is not None else f"at most {self.most}"
+            what = "CPU s per 1,000" if self.key == "cpu" else f"{self.key} / echo"
+            verdict = "held  " if held else "MISSED"
+            yield f"{verdict} {row['model']}, {self.load}, {server}: {what} {reached:.2f} ({bound})"
+
+
+BARS = (
+    Bar("unary 64", (GRPCIO,), "rate", least=0.65),
+    Bar("unary 64", (NATIVE, INLINE), "rate", least=2.1),
+    Bar("unary 64", (NATIVE, INLINE), "cpu", most=0.15),
+    Bar("unary 8", (NATIVE, INLINE), "rate", least=0.8),
+    Bar("unary 1", (GRPCIO,), "p50", most=3.0),
+    Bar("unary 1", (NATIVE, INLINE), "p50", most=2.5),
+)
+"""Of the tiny model."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One of the servers that are compared."""
+
+    target: str
+    cpu_seconds: Callable[[], float]
+    model: str = ""
+    """Empty: an echo."""
+
+    def methods(self) -> tuple[str, str]:
+        """Unary and streaming."""
+        if not self.model:
+            return "/echo.Echo/Unary", "/echo.Echo/Stream"
+        service = "/inference.GRPCInferenceService/"
+        return f"{service}ModelInfer", f"{service}ModelStreamInfer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +98,12 @@ class Load:
     kind: str
     count: int
 
-    def run(self, binary: Path, target: str, service: str, payload: Path, seconds: float) -> dict[str, Any]:
-        """Runs it against the echo or inferway."""
-        method = {"echo": "/echo.Echo/", "inferway": "/inference.GRPCInferenceService/"}[service]
+    def run(self, binary: Path, server: Server, payload: Path, seconds: float) -> dict[str, Any]:
+        """Runs it against `server`."""
+        unary, stream = server.methods()
         if self.kind == "unary":
-            name = "Unary" if service == "echo" else "ModelInfer"
-            return loadgen.unary(binary, target, method + name, payload, self.count, seconds)
-        name = "Stream" if service == "echo" else "ModelStreamInfer"
-        return loadgen.streams(binary, target, method + name, payload, self.count, seconds)
+            return loadgen.unary(binary, server.target, unary, payload, self.count, seconds)
+        return loadgen.streams(binary, server.target, stream, payload, self.count, seconds)
 
     def __str__(self) -> str:
         """For the table."""
@@ -71,25 +122,23 @@ def request(model: str, width: int) -> bytes:
 
 
 @contextmanager
-def echo_server(directory: Path) -> Iterator[ServiceProcess]:
-    """The echo, as a process."""
+def echo_server(directory: Path, *command: str) -> Iterator[Server]:
+    """An echo, as a process."""
     target = f"127.0.0.1:{free_ports(1)[0]}"
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.echo_server", target], cwd=ROOT)
-    server = ServiceProcess("benchmarks.echo_server", target, {}, directory / "echo.log", process)
+    process = subprocess.Popen([*command, target], cwd=ROOT)
+    server = ServiceProcess("echo", target, {}, directory / "echo.log", process)
     try:
-        yield server
+        yield Server(target, server.cpu_seconds)
     finally:
         process.kill()
         process.wait()
 
 
-def measure(
-    load: Load, service: str, target: str, payload: Path, seconds: float, cpu: Callable[[], float]
-) -> dict[str, float]:
+def measure(load: Load, server: Server, payload: Path, seconds: float) -> dict[str, float]:
     """One run: rate, p50, p99 and server CPU seconds per 1,000 requests."""
-    before = cpu()
-    result = load.run(OUT / "bin", target, service, payload, seconds)
-    spent = cpu() - before
+    before = server.cpu_seconds()
+    result = load.run(OUT / "bin", server, payload, seconds)
+    spent = server.cpu_seconds() - before
     return {
         "rate": result["rps"],
         "p50": result["p50_us"],
@@ -98,27 +147,25 @@ def measure(
     }
 
 
-def compare(model: str, stack: Stack, echo: ServiceProcess, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """All loads on one model, echo and inferway in turn: A B B A A B …; yields medians and ratios."""
-    payload = OUT / f"{model}.bin"
-    payload.write_bytes(request(model, WIDTHS[model]))
-    cpus: dict[str, Callable[[], float]] = {
-        "echo": echo.cpu_seconds,
-        "inferway": lambda: sum(process.cpu_seconds() for process in stack.processes),
-    }
-    targets = {"echo": echo.target, "inferway": stack.gateway.target}
+def compare(model: str, servers: dict[str, Server], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """All loads on one model, all servers in turn, there and back; yields medians and ratios to the Python echo."""
+    payloads = {}
+    for name, server in servers.items():
+        payloads[name] = OUT / f"{server.model or model}.bin"
+        payloads[name].write_bytes(request(server.model or model, WIDTHS[model]))
     for load in LOADS:
-        runs: dict[str, list[dict[str, float]]] = {"echo": [], "inferway": []}
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in servers}
         for turn in range(options.rounds):
-            for service in ("echo", "inferway") if turn % 2 == 0 else ("inferway", "echo"):
-                one = measure(load, service, targets[service], payload, options.seconds, cpus[service])
-                runs[service].append(one)
-                print(f"  {model} {load} {service}: {one['rate']:.0f}/s", flush=True)
+            for name in list(servers) if turn % 2 == 0 else reversed(servers):
+                one = measure(load, servers[name], payloads[name], options.seconds)
+                runs[name].append(one)
+                print(f"  {model}, {load}, {name}: {one['rate']:.0f}/s", flush=True)
         medians = {
-            service: {key: statistics.median(run[key] for run in each) for key in each[0]}
-            for service, each in runs.items()
+            name: {key: statistics.median(run[key] for run in each) for key in each[0]} for name, each in runs.items()
         }
-        ratios = {key: medians["inferway"][key] / medians["echo"][key] for key in medians["echo"]}
+        ratios = {
+            name: {key: figures[key] / medians[BASELINE][key] for key in figures} for name, figures in medians.items()
+        }
         yield {"model": model, "load": str(load), "medians": medians, "ratios": ratios, "runs": runs}
 
 
@@ -132,34 +179,34 @@ def in_process(models: Path, model: str, seconds: float) -> dict[str, Any]:
 
 def table(rows: list[dict[str, Any]]) -> Table:
     """The result for people."""
-    view = Table(title="inferway (gateway + worker + runner) beside a one-hop grpc.aio echo; medians")
-    for column in ("model", "load", "echo/s", "inferway/s", "ratio", "echo p50", "p50", "ratio", "p99", "CPU s/1000"):
-        view.add_column(column, justify="right" if column not in {"model", "load"} else "left")
+    view = Table(
+        title="inferway (gateway, worker, runner) beside one-hop echoes; medians, and ratios to the Python echo"
+    )
+    for column in ("model", "load", "server", "rate/s", "ratio", "p50", "ratio", "p99", "CPU s/1000"):
+        view.add_column(column, justify="right" if column not in {"model", "load", "server"} else "left")
     for row in rows:
-        echo, own, ratio = row["medians"]["echo"], row["medians"]["inferway"], row["ratios"]
-        view.add_row(
-            row["model"],
-            row["load"],
-            f"{echo['rate']:.0f}",
-            f"{own['rate']:.0f}",
-            f"{ratio['rate']:.2f}",
-            f"{echo['p50']:.0f} µs",
-            f"{own['p50']:.0f} µs",
-            f"{ratio['p50']:.2f}",
-            f"{own['p99']:.0f} µs",
-            f"{own['cpu']:.2f}",
-        )
+        for number, (name, own) in enumerate(row["medians"].items()):
+            ratio = row["ratios"][name]
+            view.add_row(
+                "" if number else row["model"],
+                "" if number else row["load"],
+                name,
+                f"{own['rate']:.0f}",
+                f"{ratio['rate']:.2f}",
+                f"{own['p50']:.0f} µs",
+                f"{ratio['p50']:.2f}",
+                f"{own['p99']:.0f} µs",
+                f"{own['cpu']:.3f}",
+            )
     return view
 
 
 def bars(rows: list[dict[str, Any]]) -> Iterator[str]:
     """Each bar with what was reached."""
-    for name, (model, load, key, bar, sense) in BARS.items():
+    for bar in BARS:
         for row in rows:
-            if (row["model"], row["load"]) == (model, load):
-                reached = row["ratios"][key]
-                held = reached >= bar if sense == "at least" else reached <= bar
-                yield f"{'held  ' if held else 'MISSED'} {name}: {reached:.2f} ({sense} {bar})"
+            if (row["model"], row["load"]) == ("tiny", bar.load):
+                yield from bar.judged(row)
 
 
 def main() -> int:
@@ -193,6 +240,44 @@ def main() -> int:
     return 0
 
 
+@contextmanager
+def echoes(directory: Path) -> Iterator[dict[str, Server]]:
+    """One hop in Python, which everything is compared with, and one in C++."""
+    with (
+        echo_server(directory, sys.executable, "-m", "benchmarks.echo_server") as python,
+        echo_server(directory, str(OUT / "bin" / "grpcecho")) as native,
+    ):
+        yield {BASELINE: python, "echo in C++": native}
+
+
+@contextmanager
+def inferway(directory: Path, models: Path, names: Sequence[str]) -> Iterator[Callable[[str], dict[str, Server]]]:
+    """A stack with a gateway of each transport; yields what lists its servers for a model."""
+    inline = resources_pb2.VersionConfig(isolation=resources_pb2.ISOLATION_INLINE)
+    with Stack(directory / "stack", settings={"gateway": SETTINGS, "inference": SETTINGS_WORKER}) as stack:
+        native = stack.another_gateway("native", TRANSPORT="native", SAMPLING_RATIO="0.01")
+        native.start()
+        try:
+            for name in names:
+                publish(stack.registry.target, name, models / name)
+                publish(stack.registry.target, f"{name}-inline", models / name, config=inline)
+                for gateway in (stack.gateway, native):
+                    gateway.wait_serving(f"model/{name}")
+                    gateway.wait_serving(f"model/{name}-inline")
+
+            def server(gateway: ServiceProcess, model: str) -> Server:
+                parts = [stack.registry, *stack.workers, gateway]
+                return Server(gateway.target, lambda: sum(part.cpu_seconds() for part in parts), model)
+
+            yield lambda model: {
+                GRPCIO: server(stack.gateway, model),
+                NATIVE: server(native, model),
+                INLINE: server(native, f"{model}-inline"),
+            }
+        finally:
+            native.end()
+
+
 def run_all(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Makes the models, starts everything, measures."""
     models = directory / "models"
@@ -205,11 +290,10 @@ def run_all(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
     )
     alone = {model: in_process(models, model, options.seconds / 2) for model in options.models}
     print("starting inferway …", flush=True)
-    with Stack(directory / "stack") as stack, echo_server(directory) as echo:
+    comparison: list[dict[str, Any]] = []
+    with inferway(directory, models, options.models) as servers_of, echoes(directory) as baselines:
         for model in options.models:
-            publish(stack.registry.target, model, models / model)
-            stack.gateway.wait_serving(f"model/{model}")
-        comparison = [row for model in options.models for row in compare(model, stack, echo, options)]
+            comparison += compare(model, {**baselines, **servers_of(model)}, options)
     machine = {"cores": psutil.cpu_count(), "time": time.strftime("%Y-%m-%d %H:%M")}
     return {"machine": machine, "in_process": alone, "comparison": comparison}
 
