@@ -42,7 +42,7 @@ class Registry:
 
 
 class Applied:
-    """Remembers the revisions it was handed; refuses odd hundreds."""
+    """Remembers the revisions it was handed; refuses 100 and stumbles over 101."""
 
     def __init__(self) -> None:
         self.revisions = asyncio.Queue[int]()
@@ -51,6 +51,8 @@ class Applied:
         if snapshot.revision == 100:
             message = "an arm names an unknown version"
             raise SnapshotRefused(message)
+        if snapshot.revision == 101:
+            raise KeyError("a fault of our own")
         self.revisions.put_nowait(snapshot.revision)
 
 
@@ -85,7 +87,7 @@ async def test_a_snapshot_is_applied_and_kept_for_a_start_without_the_registry(
     assert offline.synchronised
 
 
-@pytest.mark.parametrize("bad", ["digest", "refused"])
+@pytest.mark.parametrize("bad", ["digest", "refused", "stumbled over"])
 async def test_a_bad_snapshot_is_refused_and_the_next_good_one_applied(
     registry: tuple[Registry, str], tmp_path: Path, bad: str
 ) -> None:
@@ -94,7 +96,7 @@ async def test_a_bad_snapshot_is_refused_and_the_next_good_one_applied(
     applied = Applied()
     feed = RoutingFeed(target, "test", tmp_path / "routing.pb", applied)
     await feed.start()
-    broken = snapshot(100)
+    broken = snapshot(101 if bad == "stumbled over" else 100)
     if bad == "digest":
         broken = snapshot(8)
         broken.revision = 9
@@ -102,6 +104,7 @@ async def test_a_bad_snapshot_is_refused_and_the_next_good_one_applied(
         servicer.outbox.put_nowait(each)
 
     assert [await asyncio.wait_for(applied.revisions.get(), 5) for _ in range(2)] == [1, 2]
+    assert feed.refused == 1
     await feed.stop()
 
 

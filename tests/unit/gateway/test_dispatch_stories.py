@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from inferway.errors import InferwayError, ModelFailed, RunnerCrashed
 from inferway_gateway.lane import Flight, Lane
+from inferway_gateway.roster import Breaker
 from tests.unit.gateway.bench import Bench
 from tests.unit.gateway.builders import envelope
 
@@ -29,9 +30,17 @@ class Story:
     def submit(self, number: int) -> None:
         try:
             rows, deadline = 1 + number % 3, self.bench.now + 10.0
-            self.flights.append(self.bench.dispatcher.submit(envelope(rows=rows, deadline=deadline)))
+            flight = self.bench.dispatcher.submit(envelope(rows=rows, deadline=deadline))
+            self.flights.append(flight)
+            self.check_trust(flight)
         except InferwayError:
             self.refused += 1
+
+    def check_trust(self, flight: Flight) -> None:
+        """Nobody is given work who is ejected, unless that is so of most."""
+        [(_, pool)] = self.bench.dispatcher.pools()
+        ejected = flight.member is not None and flight.member.breaker is Breaker.OPEN
+        assert not ejected or pool.roster.panic
 
     def write(self, number: int) -> None:
         for one in self.lanes[number : number + 1]:
