@@ -62,7 +62,7 @@ async def test_faults_on_the_hops_of_a_worker_cost_no_call(trio: Stack) -> None:
         steady(send, RATE) as calls,
     ):
         await calls.answers(CALLS_FOR_EACH)
-        for _ in range(rounds(long=10, short=1)):
+        for _ in range(rounds(long=5, short=1)):
             await break_and_mend(to_worker, calls)
             await break_and_mend(to_registry, calls)
             to_registry.hold()

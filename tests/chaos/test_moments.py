@@ -43,7 +43,7 @@ async def test_an_answer_that_dies_with_its_worker_is_computed_again_only_where_
         steady(harmless, RATE) as calls,
         steady(acting, RATE / 2) as acts,
     ):
-        for number in range(rounds(long=10, short=1)):
+        for number in range(rounds(long=5, short=1)):
             worker = trio.workers[number % 3]
             before = worker.environment
             await asyncio.to_thread(worker.kill)
