@@ -144,7 +144,7 @@ class Caller:
         options = [("grpc.use_local_subchannel_pool", 1)]
         self._channels = [aio.insecure_channel(target, options) for _ in range(CHANNELS)]
         self._infer: list[Any] = [channel.unary_unary(_INFER) for channel in self._channels]
-        self._payloads = {deadline: payload(version, deadline) for deadline in DEADLINES}
+        self._version = version
 
     async def __aenter__(self) -> Self:
         """Connects."""
@@ -164,8 +164,9 @@ class Caller:
         await asyncio.gather(*under_way)
 
     async def _one(self, call: _Call, number: int, began: float) -> None:
+        left = max(0.001, call.deadline - (time.perf_counter() - began - call.due))
         try:
-            await self._infer[number % CHANNELS](self._payloads[call.deadline], timeout=call.deadline + LATE_SECONDS)
+            await self._infer[number % CHANNELS](payload(self._version, left), timeout=left + LATE_SECONDS)
         except aio.AioRpcError as error:
             call.refused = error.code() in _REFUSED
             if not call.refused and error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -174,11 +175,16 @@ class Caller:
             call.ended = time.perf_counter() - began
 
 
-def payload(version: str, deadline: float) -> bytes:
-    """A request of one row that has so many seconds."""
+def payload(version: str, seconds_left: float) -> bytes:
+    """A request of one row that has so much time."""
     shape = (1, INPUT_WIDTH)
     tensor = tensor_pb2.Tensor(name="x", datatype=tensor_pb2.DATA_TYPE_FP32, shape=shape, raw=bytes(4 * INPUT_WIDTH))
     envelope = pb.Envelope(
-        id=1, version=version, signature="serving_default", inputs=[tensor], rows=1, remaining_us=int(deadline * 1e6)
+        id=1,
+        version=version,
+        signature="serving_default",
+        inputs=[tensor],
+        rows=1,
+        remaining_us=int(seconds_left * 1e6),
     )
     return pb.InferRequest(envelope=envelope).SerializeToString()
