@@ -91,10 +91,9 @@ class Record:
         """Of the seconds that everything took that was not refused; what was late took as long as its deadline."""
         return percentile([call.seconds for call in self.calls if call.reason not in REFUSALS], 0.99)
 
-    @property
-    def refusal_p99(self) -> float:
-        """Seconds until a refusal."""
-        return percentile([call.seconds for call in self.refused], 0.99)
+    def refusal_seconds(self, share: float) -> float:
+        """Within which that share of the refusals came."""
+        return percentile([call.seconds for call in self.refused], share)
 
     @property
     def reasons(self) -> dict[str, int]:
@@ -107,10 +106,11 @@ class Record:
 
     def line(self, name: str) -> str:
         """The figures."""
+        refused = [f"{self.refusal_seconds(share) * 1e3:.1f}" for share in (0.5, 0.95, 0.99)]
         return (
             f"{name}: {len(self.calls)} calls, goodput {self.goodput:.1f}/s, success {self.success:.2%}, "
-            f"p99 of admitted {self.admitted_p99 * 1e3:.0f} ms, p99 of refusals {self.refusal_p99 * 1e3:.1f} ms, "
-            f"{self.reasons or 'no errors'}"
+            f"p99 of admitted {self.admitted_p99 * 1e3:.0f} ms, "
+            f"p50, p95, p99 of refusals {' '.join(refused)} ms, {self.reasons or 'no errors'}"
         )
 
 

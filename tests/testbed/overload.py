@@ -197,7 +197,7 @@ async def replaced_under_load(gateways: list[ServiceProcess], rounds: int, rate:
     target = ",".join(gateway.target for gateway in gateways)
     async with Client(target) as client, steady(lambda: client.predict(MODEL, inputs), rate) as figures:
         for gateway in gateways * rounds:
-            await figures.answers(int(rate / 4))
+            await figures.answers(int(rate))  # as an orchestrator waits until the last one is in use
             gateway.terminate()
             await asyncio.to_thread(gateway.wait)
             gateway.start()

@@ -20,6 +20,8 @@ from inferway_client.recent import Clock, Recent
 
 T = TypeVar("T")
 BUDGET_SECONDS = 10
+REDIAL_SECONDS = 0.5
+"""A connection that could not be made twice is waited for so long: it is redialled meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,5 +102,7 @@ class Retrier:
         was_lost = isinstance(error, Unreachable)
         if asked is None or number >= policy.max_attempts or (was_lost and not policy.repeat_lost):
             return None
+        if was_lost and number > 1:
+            asked = max(asked, REDIAL_SECONDS)
         backoff: float = policy.initial_backoff_seconds * 2 ** (number - 1)
         return asked + self._jitter() * min(backoff, policy.max_backoff_seconds)

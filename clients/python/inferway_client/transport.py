@@ -66,7 +66,7 @@ BY_STATUS_CODE: dict[grpc.StatusCode, type[InferwayError]] = {
 def open_channel(
     target: str, max_message_bytes: int, credentials: grpc.ChannelCredentials | None = None
 ) -> grpc.aio.Channel:
-    """Opens a channel that notices a dead peer within half a minute and redials it every two seconds.
+    """Opens a channel that notices a dead peer within half a minute and redials it twice a second.
 
     With several addresses, separated by commas, calls go round those that serve. These must be IP addresses, all of one
     family; of a name, write `dns:///name:port` to go round all addresses that it has. Raises ValueError.
@@ -76,7 +76,7 @@ def open_channel(
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 2_000),
+        ("grpc.max_reconnect_backoff_ms", 500),
         ("grpc.keepalive_time_ms", 20_000),
         ("grpc.keepalive_timeout_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferway.errors import InferwayError, InvalidField, QueueFull, Unreachable, VersionNotReady
-from inferway_client.retries import Retrier, RetryBudget, RetryPolicy
+from inferway_client.retries import REDIAL_SECONDS, Retrier, RetryBudget, RetryPolicy
 
 
 class Clock:
@@ -122,6 +122,14 @@ async def test_a_lost_call_is_repeated_unless_the_model_has_effects(repeat_lost:
         with pytest.raises(Unreachable):
             await call
     assert len(attempt.seconds) == attempts
+
+
+async def test_a_connection_that_fails_twice_is_given_time_to_come_back():
+    """A gateway that restarts is away for longer than two attempts in a row take."""
+    clock = Clock()
+    lost = [Unreachable("refused", retry_after_seconds=0.0) for _ in range(2)]
+    assert await retrier(clock, RetryPolicy(initial_backoff_seconds=0.0)).run(Attempt(*lost), 10.0) == "done"
+    assert clock.slept == [0.0, REDIAL_SECONDS]
 
 
 @given(st.lists(st.tuples(st.floats(0, 3), st.booleans()), max_size=300))
