@@ -22,11 +22,13 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class QueueLimits:
-    """The most a queue holds. Each bound alone refuses."""
+    """The most a queue holds, of which each bound alone refuses, and how tenants share it."""
 
     max_items: int = 4096
     max_rows: int = 65536
     max_bytes: int = 512 * 1024 * 1024
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """By tenant: one of weight 2 gets twice the rows of one that is not named, while both have some waiting."""
 
 
 @dataclass(slots=True, eq=False)
@@ -76,10 +78,9 @@ class _Class(Generic[T]):
 class RequestQueue(Generic[T]):
     """See the module. Not thread-safe."""
 
-    def __init__(self, limits: QueueLimits, weights: Mapping[str, float] | None = None) -> None:
-        """`weights` gives tenants more or less than the share of 1.0."""
+    def __init__(self, limits: QueueLimits) -> None:
+        """Nothing waits."""
         self.limits = limits
-        self._weights = weights or {}
         self._classes: dict[int, _Class[T]] = {}
         self._arrivals = 0
         self._dead = 0
@@ -137,7 +138,7 @@ class RequestQueue(Generic[T]):
             name, tenant = chosen
             item = heappop(tenant.waiting)[2]
             group.virtual_time = tenant.virtual_start
-            tenant.virtual_start += item.rows / self._weights.get(name, 1.0)
+            tenant.virtual_start += item.rows / self.limits.weights.get(name, 1.0)
             self._leave(item)
             if not self.items:
                 group.tenants.clear()  # nobody is left to be ahead of

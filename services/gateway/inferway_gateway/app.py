@@ -44,7 +44,9 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, process: Process) -> None:
         """Builds the parts; nothing is dialled before a snapshot comes."""
         watcher = f"gateway/{process.boot_id[:8]}"
-        limits = QueueLimits(settings.queue_max_requests, settings.queue_max_rows, settings.queue_max_bytes)
+        limits = QueueLimits(
+            settings.queue_max_requests, settings.queue_max_rows, settings.queue_max_bytes, settings.tenant_weights
+        )
         outcomes = Outcomes(LATENCY_BUCKETS_SECONDS)
         self.routing = Routing()
         self.dispatcher = Dispatcher(asyncio.get_running_loop(), process.clock, limits, outcomes)

@@ -44,6 +44,8 @@ class GatewaySettings(ServiceSettings):
     """Rows that may wait for one version."""
     queue_max_bytes: Count = 512 * MIB
     """Bytes of inputs that may wait for one version."""
+    tenant_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    """Shares of tenants whose requests wait: `{"gold": 4}` gives gold four times the rows of any that is not named."""
     memory_limit_bytes: Annotated[int, Field(ge=0)] = 0
     """Memory of this process, at 85 % of which it refuses what can be shed and at 95 % everything; 0 means what the
     container has, if it has a limit."""

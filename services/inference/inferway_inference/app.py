@@ -61,13 +61,14 @@ async def running(settings: InferenceSettings, process: Process) -> AsyncIterato
 
 
 def _loader_options(settings: InferenceSettings) -> LoaderOptions:
-    limits = QueueLimits(max_items=settings.max_queue_requests, max_bytes=settings.max_queue_bytes)
+    limits = QueueLimits(
+        max_items=settings.max_queue_requests, max_bytes=settings.max_queue_bytes, weights=settings.tenant_weights
+    )
     return LoaderOptions(
         scheduler=SchedulerOptions(
             max_batch_rows=settings.max_batch_rows,
             max_compute_seconds=settings.max_compute_seconds,
             limits=limits,
-            tenant_weights=settings.tenant_weights,
         ),
         threads=settings.threads,
         timeout_seconds=settings.load_timeout_seconds,

@@ -64,7 +64,7 @@ class Lane:
 
     def __init__(self, request: Request, latency: Latency, bounds: Bounds) -> None:
         """Nothing waits. `request` is the first of its key."""
-        self.queue = RequestQueue[Request](NO_LIMITS, bounds.weights)
+        self.queue = RequestQueue[Request](replace(NO_LIMITS, weights=bounds.weights))
         self.latency = latency
         self.batchable = request.signature.batchable
         self.running = 0

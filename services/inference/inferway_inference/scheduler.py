@@ -13,7 +13,7 @@ than it costs. Before anything is learned it takes all that fits.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 
 from inferway.errors import QueueFull
@@ -52,8 +52,6 @@ class SchedulerOptions:
     limits: QueueLimits = field(default_factory=QueueLimits)
     buckets: tuple[int, ...] = ()
     """Rows to which batches are padded, ascending."""
-    tenant_weights: Mapping[str, float] = field(default_factory=dict)
-    """A tenant of weight 2 gets twice the rows of one that is not named, while both have some waiting."""
 
 
 class Scheduler:
@@ -73,7 +71,7 @@ class Scheduler:
         self._lanes: dict[Hashable, Lane] = {}
         self._waiting: dict[Part, Lane] = {}
         """By arrival."""
-        self._backlog = Backlog(options.tenant_weights)
+        self._backlog = Backlog(options.limits.weights)
         self._groups: deque[tuple[Lane, list[Part], Cause]] = deque()
         """To be computed next, each as one batch: halves of failed ones. Suspects go last, when nothing else runs."""
         self._running: dict[Batch, tuple[Lane, Dispatch]] = {}
@@ -222,7 +220,7 @@ class Scheduler:
 
     def _what_holds(self) -> Bounds:
         rows = self.bounds.max_batch_rows or self.options.max_batch_rows
-        return Bounds(rows, self.bounds.buckets or self.options.buckets, self.capacity, self.options.tenant_weights)
+        return Bounds(rows, self.bounds.buckets or self.options.buckets, self.capacity, self.options.limits.weights)
 
     def _rebound(self) -> None:
         self._holds = self._what_holds()

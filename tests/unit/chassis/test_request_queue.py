@@ -53,6 +53,17 @@ def test_a_flood_of_one_tenant_does_not_hold_up_another() -> None:
     assert first_twenty == {"flood": 10, "calm": 10}
 
 
+def test_a_tenant_of_four_times_the_weight_gets_four_times_the_rows() -> None:
+    """Who pays for more gets more, and the others still get something."""
+    queue = RequestQueue[int](QueueLimits(weights={"gold": 4.0}))
+    for number in range(40):
+        queue.offer(Queued(number, deadline=number, tenant="gold" if number % 2 else "other"))
+
+    first_ten = Counter(item.tenant for _, item in zip(range(10), queue.drain(), strict=False))
+
+    assert first_ten == {"gold": 8, "other": 2}
+
+
 def test_a_tenant_gains_nothing_by_leaving_and_coming_back() -> None:
     """A tenant that sends one request at a time would otherwise be served before everybody, every time."""
     queue = RequestQueue[int](QueueLimits())

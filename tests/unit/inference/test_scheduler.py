@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -19,7 +20,7 @@ from tests.unit.inference.requests import SINGLE, admitted, ignore
 from tests.unit.inference.simulator import Machine
 
 
-def scheduler(max_batch_rows: int = 8, **limits: int) -> Scheduler:
+def scheduler(max_batch_rows: int = 8, **limits: Any) -> Scheduler:
     """One with small bounds."""
     return Scheduler(
         SchedulerOptions(max_batch_rows, max_batch_bytes=100, max_compute_seconds=5.0, limits=QueueLimits(**limits))
@@ -451,7 +452,7 @@ def test_suspects_run_alone_so_that_only_the_guilty_one_is_charged():
 
 def test_a_tenant_of_four_times_the_weight_gets_four_times_the_rows():
     """Who pays for more gets more, and the others still get something."""
-    own = Scheduler(SchedulerOptions(max_batch_rows=10, tenant_weights={"gold": 4.0}))
+    own = Scheduler(SchedulerOptions(max_batch_rows=10, limits=QueueLimits(weights={"gold": 4.0})))
     for number in range(40):
         own.offer(admitted(number, tenant="gold" if number % 2 else "lead"))
     [batch] = own.decide(0.0).batches
