@@ -47,7 +47,8 @@ async def test_an_answer_that_dies_with_its_worker_is_computed_again_only_where_
             worker = trio.workers[number % 3]
             before = worker.environment
             await asyncio.to_thread(worker.kill)
-            await start(worker, VERSION, {**before, VARIABLE: AFTER_COMPUTING})
+            worker.environment = {**before, VARIABLE: AFTER_COMPUTING}
+            worker.start()
             assert await asyncio.to_thread(worker.wait, 60.0) == -signal.SIGKILL
             await start(worker, VERSION, before)
         await calls.answers(RATE)
