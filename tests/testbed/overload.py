@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import urllib.request
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,8 +50,8 @@ class Flood:
     after: Record
     gateway_cpu: float
     """Processors that the gateway used, 1.0 being one."""
-    idle_p99: float
-    """Seconds that a call took at the same time which asks for nothing: what the machine made of any call."""
+    idle_p95: float
+    """Seconds of calls at the same time that ask for nothing: what the machine made of any call."""
 
     def lines(self) -> list[str]:
         """The figures."""
@@ -61,7 +59,7 @@ class Flood:
             self.record.line("5 x capacity"),
             f"  goodput is {self.record.goodput / self.peak:.2f} of the peak of {self.peak:.1f}/s",
             f"  the gateway used {self.gateway_cpu:.0%} of a processor",
-            f"  p99 of calls at the same time that ask for nothing {self.idle_p99 * 1e3:.1f} ms",
+            f"  p95 of calls at the same time that ask for nothing {self.idle_p95 * 1e3:.1f} ms",
             f"  pushback on every refusal: {all_pushed_back(self.record)}",
             self.after.line(f"  {CALM} x afterwards"),
             f"  normal {self.after.normal_after():.1f} s after the flood",
@@ -76,20 +74,22 @@ async def flood(stack: Stack, peak_rate: float, seconds: float) -> Flood:
     record = await open_loop(target, [Source("flood", 5 * peak_rate, DEADLINE_SECONDS)], seconds)
     used = sum(gateway.cpu_times()[:2]) - before
     after = await open_loop(target, [Source("calm", CALM * peak_rate, DEADLINE_SECONDS)], CALM_SECONDS)
-    return Flood(peak_rate, record, after, used / seconds, percentile(await idle, 0.99))
+    return Flood(peak_rate, record, after, used / seconds, percentile(await idle, 0.95))
 
 
 async def idle_calls(target: str, seconds: float) -> list[float]:
-    """Seconds that each of some calls took that ask the gateway whether it lives."""
-    loop, taken = asyncio.get_running_loop(), []
+    """Seconds that each of some calls took that ask the gateway whether it lives, from when it was due."""
+    loop = asyncio.get_running_loop()
     async with aio.insecure_channel(target) as channel:
         live: Any = channel.unary_unary("/inference.GRPCInferenceService/ServerLive")
-        for _ in range(int(seconds * IDLE_RATE)):
-            began = loop.time()
+
+        async def call(due: float) -> float:
+            await asyncio.sleep(due - loop.time())
             await live(b"", timeout=10.0)
-            taken.append(loop.time() - began)
-            await asyncio.sleep(1 / IDLE_RATE)
-    return taken
+            return loop.time() - due
+
+        began = loop.time()
+        return await asyncio.gather(*(call(began + n / IDLE_RATE) for n in range(int(seconds * IDLE_RATE))))
 
 
 def all_pushed_back(record: Record) -> bool:
@@ -159,18 +159,16 @@ async def workers_away(stack: Stack, seconds: float) -> Absence:
             await asyncio.sleep(seconds)
         absent = Absence(figures.calls, _attempts(stack) - before, seconds, 0.0)
         async with steady(call, AWAY_RATE / 3):
-            async with _returning(stack):
-                back_at = loop.time()
+            await _return(stack)
+            back_at = loop.time()
             await asyncio.sleep(CALM_SECONDS)
     return Absence(absent.calls, absent.attempts, seconds, max(0.0, last_failure - back_at))
 
 
-@asynccontextmanager
-async def _returning(stack: Stack) -> AsyncIterator[None]:
+async def _return(stack: Stack) -> None:
     for worker in stack.workers:
         worker.start()
     await asyncio.to_thread(stack.gateway.wait_serving, f"model/{MODEL}")
-    yield
 
 
 def _attempts(stack: Stack) -> int:
