@@ -30,6 +30,8 @@ REFUSE_SECONDS = 0.2
 """A server refuses for so long before it closes its connections. Who comes back after it finds them closed, dials
 again, and reaches whoever listens there now."""
 _CODES = {code.name: code for code in grpc.StatusCode}
+_OFTEN_RETRIED = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
+"""By clients and proxies that know no more of an error than its code."""
 
 Context = aio.ServicerContext[Any, Any]
 Servicer = Callable[[Any, Any], Any]
@@ -41,7 +43,7 @@ class RpcStatus(grpc.Status):
     """An error in the form in which grpc ends a call: code, message, and details in the trailing metadata."""
 
     def __init__(self, error: InferwayError) -> None:
-        """Encodes `error`; RetryInfo is repeated as grpc's own pushback header."""
+        """Encodes `error`; RetryInfo is repeated as grpc's own pushback, of which -1 says that a retry is no use."""
         self.code = _CODES[error.code]
         self.details = error.message
         metadata: list[tuple[str, str | bytes]] = [
@@ -49,6 +51,8 @@ class RpcStatus(grpc.Status):
         ]
         if error.retry_after_seconds is not None:
             metadata.append(("grpc-retry-pushback-ms", str(int(error.retry_after_seconds * 1000))))
+        elif error.code in _OFTEN_RETRIED:
+            metadata.append(("grpc-retry-pushback-ms", "-1"))
         self.trailing_metadata = tuple(metadata)
 
 

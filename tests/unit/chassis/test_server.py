@@ -14,11 +14,12 @@ from grpc import aio
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from inferway.errors import Draining, InvalidField, ModelNotFound, NotSupported, QueueFull
+from inferway.errors import Draining, InvalidField, ModelNotFound, NotSupported, QueueFull, UploadTooLarge
 from inferway.prediction.v1 import prediction_service_pb2 as pb
 from inferway.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from inferway.status import from_status
 from inferway_chassis.addresses import AddressTaken, SettingsRefused
+from inferway_chassis.pipeline import RpcStatus
 from inferway_chassis.process import Process
 from inferway_chassis.server import Server
 from inferway_chassis.settings import ServiceSettings
@@ -107,6 +108,13 @@ async def test_a_refusal_says_when_to_come_back(channel: aio.Channel) -> None:
     assert isinstance(error, QueueFull)
     assert error.retry_after_seconds == 0.25
     assert dict(failed.value.trailing_metadata() or ())["grpc-retry-pushback-ms"] == "250"
+
+
+def test_a_refusal_that_no_retry_will_change_says_so() -> None:
+    """Grpc's own retries, and proxies, know the code alone, and would try again."""
+    never = dict(RpcStatus(UploadTooLarge("too large")).trailing_metadata)
+    assert never["grpc-retry-pushback-ms"] == "-1"
+    assert "grpc-retry-pushback-ms" not in dict(RpcStatus(ModelNotFound("none")).trailing_metadata)
 
 
 async def test_an_unexpected_error_leaks_nothing(channel: aio.Channel) -> None:
