@@ -9,10 +9,13 @@ from inferway_chassis.clock import Clock
 from inferway_gateway.lane import Flight
 from inferway_gateway.retry_budget import RetryBudget
 
-MAX_ATTEMPTS = {"WORKER_LOST": 3, "RUNNER_CRASHED": 2, "VERSION_NOT_READY": 3, "NO_WORKER": 3, "DRAINING": 3}
-"""Attempts in all, by the reason of the failure. A request that crashes its runner crashes at most two."""
+MAX_ATTEMPTS = dict.fromkeys(("WORKER_LOST", "RUNNER_CRASHED", "VERSION_NOT_READY", "NO_WORKER", "DRAINING"), 3)
+"""Attempts in all, by the reason of the failure. Who crashes a runner is convicted at the second; the third attempt is
+for those who were beside it both times."""
 NOT_EXECUTED = frozenset({"VERSION_NOT_READY", "NO_WORKER", "DRAINING"})
 """The worker refused before it computed anything: repeating does no harm, whatever the model does."""
+MAY_HAVE_RUN = frozenset({"WORKER_LOST", "RUNNER_CRASHED"})
+"""The model may have computed some or all of it."""
 BLAMES_WORKER = frozenset({"UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED"})
 """Codes of answers that speak against whoever gave them, unless the reason is in NOT_EXECUTED."""
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, PAUSE_JITTER = 0.025, 0.25, 0.2

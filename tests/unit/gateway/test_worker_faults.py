@@ -178,6 +178,29 @@ async def test_everybody_aboard_a_crashed_runner_is_repeated_alone_and_only_the_
     assert sum(map(len, lanes)) == 0
 
 
+async def test_who_was_beside_the_guilty_both_times_is_answered_at_the_third_attempt() -> None:
+    """Popular requests are soon acquitted, and may then be aboard with a suspect once more."""
+    bench = Bench()
+    pair(bench)
+    crowd = [sent(bench), sent(bench), sent(bench, b"POISON 16 bytes!")]
+    bench.now += 0.1
+    for flight in crowd:
+        bench.fail(flight, RunnerCrashed("gone"))
+    bench.now += 0.1
+    bench.answer(crowd[0])
+    bench.now += 0.1
+    aboard = [flight for flight in crowd if flight.lane is not None]
+    for flight in reversed(aboard):
+        bench.fail(flight, RunnerCrashed("gone again"))
+    bench.now += 0.1
+    bench.answer(crowd[1])
+
+    assert aboard == crowd[1:]
+    assert crowd[1].attempt == 3
+    assert isinstance(outcome(crowd[2]), Quarantined)
+    assert crowd[1].result.result()
+
+
 async def test_a_convicted_request_is_refused_at_the_door_for_ten_minutes() -> None:
     """Whoever sends it, and however often; anything else is let in."""
     bench = Bench()
