@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from grpc import aio
 
-from inferway.errors import Draining, InferwayError
+from inferway.errors import Draining, InferwayError, Internal
 from inferway_client import Client
 from inferway_client.stream import PredictionStream
 from tests.testbed.calls import decoded, model_infer, tiny_request
@@ -110,7 +110,9 @@ def reason(error: Exception) -> str:
     typed = decoded(error) if isinstance(error, aio.AioRpcError) else error
     if isinstance(typed, aio.AioRpcError):
         return f"grpc {typed.code().name}: {(typed.details() or '')[:60]}"
-    return typed.reason if isinstance(typed, InferwayError) else type(typed).__name__
+    if not isinstance(typed, InferwayError):
+        return type(typed).__name__
+    return f"{typed.reason}: {typed.message[:60]}" if isinstance(typed, Internal) else typed.reason
 
 
 @asynccontextmanager
@@ -188,7 +190,7 @@ async def _stream(client: Client, model: str, figures: Figures) -> None:
         except Draining:
             continue
         except InferwayError as error:
-            await figures.note(asyncio.get_running_loop().time(), f"stream {error.reason}")
+            await figures.note(asyncio.get_running_loop().time(), f"stream {reason(error)}")
 
 
 async def _items(stream: PredictionStream, figures: Figures) -> None:
@@ -206,4 +208,4 @@ async def _items(stream: PredictionStream, figures: Figures) -> None:
         if began is None:
             await figures.note(loop.time(), "ANSWERED_TWICE")
         else:
-            await figures.note(began, "" if result.error is None else f"item {result.error.reason}")
+            await figures.note(began, "" if result.error is None else f"item {reason(result.error)}")
