@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import loadgen  # noqa: E402 - the root is on the path only now
-from benchmarks.run import OUT, Load, measure, request  # noqa: E402
+from benchmarks.run import OUT, Load, Server, measure, request  # noqa: E402
 from tests.testbed.otlp_receiver import OtlpReceiver  # noqa: E402
 from tests.testbed.publishing import publish  # noqa: E402
 from tests.testbed.stack import Stack  # noqa: E402
@@ -38,6 +38,11 @@ def traced_stack(directory: Path, receiver: str, ratio: str) -> Stack:
     return Stack(directory, settings=settings)
 
 
+def server_of(stack: Stack) -> Server:
+    """Its gateway, with the CPU time of all its processes."""
+    return Server(stack.gateway.target, lambda: sum(process.cpu_seconds() for process in stack.processes), "tiny")
+
+
 def main() -> int:
     """Entry point."""
     loadgen.build(OUT / "bin")
@@ -57,10 +62,7 @@ def main() -> int:
             stacks[label] = stack
         for turn in range(ROUNDS):
             for label in RATIOS if turn % 2 == 0 else reversed(RATIOS):
-                stack = stacks[label]
-                cpu = lambda: sum(process.cpu_seconds() for process in stack.processes)  # noqa: B023, E731
-                one = measure(Load("unary", 64), "inferway", stack.gateway.target, payload, SECONDS, cpu)
-                runs[label].append(one)
+                runs[label].append(measure(Load("unary", 64), server_of(stacks[label]), payload, SECONDS))
     off = statistics.median(run["cpu"] for run in runs["off"])
     for label, each in runs.items():
         cpu_seconds, rate = (statistics.median(run[key] for run in each) for key in ("cpu", "rate"))
