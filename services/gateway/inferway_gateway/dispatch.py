@@ -27,7 +27,7 @@ from inferway_gateway.envelope import Envelope, Prediction
 from inferway_gateway.lane import FRAME_SECONDS, Flight, Lane, Loop
 from inferway_gateway.outcomes import ArmOutcomes, Outcomes
 from inferway_gateway.pool import Pool
-from inferway_gateway.retries import NOT_EXECUTED, Retries, blames_worker, pause_before
+from inferway_gateway.retries import MAY_HAVE_RUN, NOT_EXECUTED, Retries, blames_worker, pause_before
 from inferway_gateway.routing import RoutingTable, Version
 from inferway_gateway.tensors import Answer
 from inferway_gateway.ward import Ward
@@ -256,6 +256,8 @@ class Dispatcher:
 
     def _retry_or_settle(self, flight: Flight, worker: Worker, error: InferwayError) -> None:
         if not self._retries.permits(flight, error):
+            if not flight.envelope.version.idempotent and error.reason in MAY_HAVE_RUN:
+                error.retry_after_seconds = None  # so its caller must not repeat it either
             self._settle(flight, error)
             return
         self._count_retry(flight)

@@ -174,6 +174,19 @@ async def test_a_flight_that_was_never_written_moves_without_counting_as_an_atte
     assert (flight.lane, flight.attempt) == (second, 1)
 
 
+async def test_callers_are_told_not_to_repeat_what_may_have_taken_effect() -> None:
+    """What the gateway must not do twice, a client that retries must not either."""
+    bench = Bench()
+    lane = bench.open_lane()
+    flight = bench.dispatcher.submit(envelope(version(idempotent=False)))
+    lane.take_frame()
+    bench.dispatcher.lost(lane)
+
+    with pytest.raises(WorkerLost) as caught:
+        await flight.result
+    assert not caught.value.retryable
+
+
 async def test_a_flight_is_not_retried_for_ever() -> None:
     """Three workers lost in a row are enough."""
     bench = Bench()
