@@ -138,7 +138,7 @@ async def test_a_runner_that_hangs_is_ended_soon_after_nobody_waits_for_it(regis
         process.suspend()
         late = envelope(2, V1, tensor("x", rows(2)))
         late.remaining_us = 500_000
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             [answer] = await gateway.call(late)
             with pytest.raises(errors.InferwayError):
                 values_of(answer)
@@ -163,7 +163,7 @@ async def test_copies_come_and_go_without_a_reload(registry: FakeRegistry, worke
         status = await instances(registry, 1)
         assert (status.plan.max_batch_rows, list(status.plan.buckets)) == (64, [])
         await doubles(gateway, 2)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while runners() != [first]:
                 await gateway.stub.GetWorkerStatus(pb.GetWorkerStatusRequest())
 
@@ -230,7 +230,7 @@ async def test_the_next_load_takes_the_spare_process(registry: FakeRegistry, wor
 
 async def processes(gateway: GatewaySide, count: int) -> list[psutil.Process]:
     """Runner processes, once there are so many."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(found := runners()) != count:
             await gateway.stub.GetWorkerStatus(pb.GetWorkerStatusRequest())
     assert os.getpid() not in [process.pid for process in found]

@@ -48,7 +48,7 @@ async def test_nothing_is_left_of_a_process_that_crashed():
         runner = RunnerProcess("crashes", await RunnerHost.start("crashes"))
         runner.on_exit = lambda _: ended.set()
         psutil.Process(runner.pid).kill()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await ended.wait()
         assert isinstance(runner.ended, RunnerCrashed)
         await runner.stop()
