@@ -95,7 +95,7 @@ async def test_a_drained_worker_costs_no_call(pair: Stack) -> None:
 async def test_a_lone_worker_that_is_started_again_soon_costs_no_call(saved_models: Path, tmp_path: Path) -> None:
     """What comes in while nobody can answer waits a few seconds for whoever was there a moment ago."""
     with Stack(tmp_path) as stack:
-        publish(stack.registry.target, "tiny", saved_models / "tiny")
+        publish(stack.registry.target, "tiny", saved_models / "litert" / "tiny", runtime=resources_pb2.RUNTIME_LITERT)
         stack.gateway.wait_serving("model/tiny")
         (worker,) = stack.workers
         runners = worker.children()
