@@ -18,6 +18,9 @@ from tests.testbed.stack import Stack
 
 pytestmark = [pytest.mark.chaos, pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(1200)]
 
+FOLLOW_HEALTH = '{"loadBalancingConfig": [{"round_robin": {}}], "healthCheckConfig": {"serviceName": ""}}'
+"""What gRPC itself can do for clients of several addresses, in any language."""
+PLAIN_RATE = 50
 MIN_READY_SECONDS = 2.5
 """Between one process and the next: longer than the two seconds that a client waits before it dials again."""
 REFUSING_SECONDS = 0.5
@@ -25,7 +28,7 @@ REFUSING_SECONDS = 0.5
 
 
 async def test_a_rolling_restart_of_everything_costs_no_call(trio: Stack, other_gateway: ServiceProcess) -> None:
-    """Our client knows both gateways, and one of them is always there."""
+    """Our client knows both gateways, and one of them is always there; so do stubs that follow their health."""
     workers = trio.workers[: rounds(long=3, short=1)]
     names = {trio.registry.target: "", **{worker.target: VERSION for worker in trio.workers}}
     async with AsyncExitStack() as open_things:
@@ -33,6 +36,8 @@ async def test_a_rolling_restart_of_everything_costs_no_call(trio: Stack, other_
         client = await enter(Client(f"{trio.gateway.target},{other_gateway.target}"))
         calls = await enter(steady(client_calls(client), RATE))
         items = await enter(streams(client, STREAMS))
+        both = f"ipv4:{trio.gateway.target},{other_gateway.target}"
+        plain = await enter(steady(await enter(plain_calls(both, service_config=FOLLOW_HEALTH)), PLAIN_RATE))
         await calls.answers(RATE)
         for _ in range(rounds(long=10, short=1)):
             for process in (trio.registry, *workers, trio.gateway, other_gateway):
@@ -41,7 +46,8 @@ async def test_a_rolling_restart_of_everything_costs_no_call(trio: Stack, other_
 
     calls.report("rolling restart, unary")
     items.report("rolling restart, stream items")
-    assert calls.failures == items.failures == {}
+    plain.report("rolling restart, a plain channel that follows health")
+    assert calls.failures == items.failures == plain.failures == {}
 
 
 async def test_a_lone_address_is_handed_from_gateway_to_gateway(trio: Stack) -> None:

@@ -152,9 +152,10 @@ async def _one(send: Send, due: float, figures: Figures) -> None:
 
 
 @asynccontextmanager
-async def plain_calls(target: str, model: str = "tiny") -> AsyncIterator[Send]:
+async def plain_calls(target: str, model: str = "tiny", service_config: str = "{}") -> AsyncIterator[Send]:
     """Calls on one channel that repeats nothing of its own, as the stubs of any language make them."""
-    async with aio.insecure_channel(target, options=[("grpc.enable_retries", 0)]) as channel:
+    options = [("grpc.enable_retries", 0), ("grpc.service_config", service_config)]
+    async with aio.insecure_channel(target, options=options) as channel:
         call, request = model_infer(channel), tiny_request(np.ones((1, 32)), model)
         yield lambda: call(request, timeout=CALL_SECONDS)
 
