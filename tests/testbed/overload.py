@@ -26,7 +26,7 @@ from tests.testbed.stack import Stack
 ROW_SECONDS = 0.02
 """One worker computes some hundred rows a second."""
 DEADLINE_SECONDS = 1.0
-PEAK_CALLERS, PEAK_SECONDS = 32, 3.0
+PEAK_CALLERS, PEAK_SECONDS = 32, 2.0
 CALM = 0.8
 """Of the peak: a usual load."""
 CALM_SECONDS = 5.0
