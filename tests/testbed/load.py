@@ -112,7 +112,7 @@ def reason(error: Exception) -> str:
         return f"grpc {typed.code().name}: {(typed.details() or '')[:60]}"
     if not isinstance(typed, InferwayError):
         return type(typed).__name__
-    return f"{typed.reason}: {typed.message[:60]}" if isinstance(typed, Internal) else typed.reason
+    return f"{typed.reason}: {typed.message[:60]}" if type(typed) is Internal else typed.reason
 
 
 @asynccontextmanager
