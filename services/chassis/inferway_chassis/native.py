@@ -10,12 +10,11 @@ busy process takes calls in batches and changes threads for none of them.
 from __future__ import annotations
 
 import asyncio
-import shutil
+import logging
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -26,12 +25,14 @@ from inferway_chassis.pipeline import Begin, RpcStatus
 if TYPE_CHECKING:
     pass
 
+_LOG = logging.getLogger(__name__)
+
 IO_THREADS = 1
 """A second one brought nothing on two cores."""
 MAX_BATCH = 256
 """Calls begun in one turn of the event loop."""
-MAX_CONCURRENT_STREAMS = 16_384
-"""Calls that one connection may have open."""
+MAX_CONCURRENT_STREAMS = 1024
+"""Calls that one connection may have open: the front receives messages whole before anybody can refuse them."""
 RESERVED = frozenset({"grpc-retry-pushback-ms"})
 """Headers that the library does not send for others. RetryInfo in the details says the same."""
 
@@ -98,8 +99,8 @@ class NativeFront:
         self._calls: dict[int, _Call] = {}
         self._is_idle = threading.Event()
         self._is_empty = asyncio.Event()
-        self._directory = Path(tempfile.mkdtemp(prefix="inferway-"))
-        self.fallback_address = f"unix:{self._directory / 'grpcio.sock'}"
+        self._directory = tempfile.TemporaryDirectory(prefix="inferway-")
+        self.fallback_address = f"unix:{self._directory.name}/grpcio.sock"
         """Where a server must listen that answers all other calls."""
 
     def add(self, path: str, begin: Begin) -> None:
@@ -114,8 +115,8 @@ class NativeFront:
         loop = asyncio.get_running_loop()
         threading.Thread(target=self._wait, args=(loop,), name="native-waiter", daemon=True).start()
 
-    async def stop(self, grace_seconds: float) -> None:
-        """Lets what runs end within `grace_seconds`, then cuts it and closes the port."""
+    async def finish(self, grace_seconds: float) -> None:
+        """Lets what runs end within `grace_seconds`, then cuts it."""
         try:
             async with asyncio.timeout(grace_seconds):
                 while self._calls:
@@ -124,9 +125,12 @@ class NativeFront:
         except TimeoutError:
             for call in list(self._calls.values()):
                 call.abandon()
+
+    async def close(self) -> None:
+        """Closes the port and every connection, those of the fallback's calls too."""
         await asyncio.to_thread(self.front.close)
         self._is_idle.set()
-        shutil.rmtree(self._directory, ignore_errors=True)
+        self._directory.cleanup()
 
     def ended(self, number: int) -> bool:
         """That call will be answered now; False if nobody waits for it any more."""
@@ -151,8 +155,13 @@ class NativeFront:
         for kind, number, method, message, _, details in events or ():
             if kind == self._cancelled:
                 self._cancel(number)
-            else:
+                continue
+            try:
                 self._begin(number, method, message, details)
+            except Exception:  # noqa: BLE001 - one call that cannot be begun must not silence the others
+                _LOG.exception("a call could not be begun")
+                if self.ended(number):
+                    self.front.fail(number, grpc.StatusCode.INTERNAL.value[0], "internal error")
         more = self.front.recv_batch_details(MAX_BATCH, 0)
         if more:
             asyncio.get_running_loop().call_soon(self._take, more)

@@ -107,9 +107,11 @@ class Server:
         """
         self._pipeline.refusing = True
         await asyncio.sleep(min(REFUSE_SECONDS, grace_seconds))
-        if self._front is not None:
-            await self._front.stop(grace_seconds)
-        await self._server.stop(grace_seconds)
+        if self._front is None:
+            await self._server.stop(grace_seconds)
+        else:
+            await asyncio.gather(self._front.finish(grace_seconds), self._server.stop(grace_seconds))
+            await self._front.close()
 
     def _open_front(self, address: str) -> None:
         front = NativeFront(address, self._settings.max_message_bytes, share_port=self._share_port)

@@ -21,6 +21,7 @@ from inferway_gateway.link import Large, Link, LinkOptions
 from inferway_gateway.workers import Worker
 
 _STATUS_SECONDS = 2.0
+REACH_SECONDS = 0.02
 WATCH_SECONDS = 0.25
 OWED_SECONDS = 0.5
 """Who owes an answer for longer is asked for a sign of life."""
@@ -36,6 +37,8 @@ class _Dialled:
 
     def __init__(self, worker: Worker, large: Large) -> None:
         self.worker, self.large = worker, large
+        self.was_missed = False
+        """A link could not be made, or was lost."""
         self.tasks: list[asyncio.Task[None]] = []
 
 
@@ -56,6 +59,11 @@ class Fleet:
             self._dial(address)
         for address in self._dialled.keys() - addresses:
             self._let_go(address)
+
+    async def wait_reached(self) -> None:
+        """Returns when every worker that is known has been reached, or could not be."""
+        while any(not (each.worker.links_up or each.was_missed) for each in self._dialled.values()):  # noqa: ASYNC110 - once
+            await asyncio.sleep(REACH_SECONDS)
 
     async def statuses(self) -> list[GetWorkerStatusResponse]:
         """What every connected worker says of itself; those that do not answer in time are left out."""
@@ -82,7 +90,7 @@ class Fleet:
         dialled.tasks.append(asyncio.create_task(self._watch(dialled), name=f"watch-{address}"))
         for _ in range(self._options.links_per_worker):
             link = Link(worker, self._dispatcher, self._clock, self._options, large)
-            task = asyncio.create_task(link.run(lambda: self._let_go(address)), name=f"link-{address}")
+            task = asyncio.create_task(link.run(lambda: self._missed(address)), name=f"link-{address}")
             dialled.tasks.append(task)
 
     async def _watch(self, dialled: _Dialled) -> None:
@@ -110,6 +118,11 @@ class Fleet:
             waited = self._clock() - began
             return error.code() is not StatusCode.DEADLINE_EXCEEDED or waited > SIGN_SECONDS + STALL_SECONDS
         return True
+
+    def _missed(self, address: str) -> None:
+        if address in self._dialled:
+            self._dialled[address].was_missed = True
+        self._let_go(address)
 
     def _let_go(self, address: str) -> None:
         dialled = self._dialled.get(address)

@@ -7,9 +7,9 @@ A worker's quarantine sees the crashes of that worker alone; this one sees those
 they ask to compute, and fingerprints are only taken while somebody is known.
 
 What was aboard together would crash the next runner together, and then nobody could tell who did it. So of each
-version's suspects one is out at a time. For the same reason a crash counts again only for requests that were sent
-after the one before: callers that ask the same at the same time may lose two runners at once through no fault of
-theirs.
+version's suspects one is out at a time. For the same reason a crash counts again only for requests that were sent as
+suspects, and after the crash before: callers that ask the same at the same time, or waited for a worker meanwhile, may
+lose two runners at once through no fault of theirs.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class PoisonGuard:
             return False
         return record is not None
 
-    def crashed(self, envelope: Envelope, sent_at: float, now: float) -> bytes:
+    def crashed(self, envelope: Envelope, sent_at: float, now: float, *, as_suspect: bool) -> bytes:
         """A runner crashed with `envelope` aboard, sent to it at `sent_at`. Returns its fingerprint."""
         fingerprint = fingerprint_of(envelope)
         record = self.known.get(fingerprint)
         if record is None:
             self._know(fingerprint, 1, now)
-        elif sent_at >= record.last_at:
+        elif as_suspect and sent_at >= record.last_at:
             self._know(fingerprint, record.strikes + 1, now)
             self.convictions += record.strikes + 1 == STRIKES
         return fingerprint

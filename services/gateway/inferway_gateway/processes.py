@@ -24,7 +24,7 @@ from prometheus_client.registry import Collector
 from inferway_chassis.addresses import AddressTaken, refuse_open_plaintext, split_address
 from inferway_chassis.process import Process, Stoppable
 from inferway_gateway.app import running
-from inferway_gateway.member import ASK, LENGTH, READY
+from inferway_gateway.member import HEADER, READY
 from inferway_gateway.settings import GatewaySettings
 
 _LOG = logging.getLogger(__name__)
@@ -71,10 +71,14 @@ class Member:
         self._environment, self._grace_seconds = environment, settings.drain_seconds + settings.grace_seconds
         self._process: asyncio.subprocess.Process | None = None
         self._socket: socket.socket | None = None
+        """Set while the process listens."""
+        self._question, self._unread = 0, bytearray()
         self._asking = threading.Lock()
+        self._told_to_end = False
 
     async def start(self) -> None:
         """Returns when it listens; raises AddressTaken if it does not come to that."""
+        self._socket, self._told_to_end, self._unread = None, False, bytearray()
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
@@ -86,10 +90,16 @@ class Member:
                 start_new_session=True,  # Ctrl-C is for the parent, which tells the others
             )
         ours.settimeout(START_SECONDS)
-        self._socket = ours
-        if await asyncio.to_thread(_received, ours, len(READY)) != READY:
-            raise AddressTaken("a gateway process ended before it listened; its log says why")
+        try:
+            said = await asyncio.to_thread(_received, ours)
+            assert said == READY
+        except OSError as error:
+            ours.close()
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            raise AddressTaken("a gateway process ended before it listened; its log says why") from error
         ours.settimeout(SCRAPE_SECONDS)
+        self._socket = ours
 
     async def ended(self) -> int:
         """Its exit status, when it has one."""
@@ -97,11 +107,13 @@ class Member:
         status = await self._process.wait()
         if self._socket is not None:
             self._socket.close()
+            self._socket = None
         return status
 
     def terminate(self) -> None:
-        """Asks it to drain and end."""
-        if self._process is not None and self._process.returncode is None:
+        """Asks it to drain and end. Once only: a second signal would end it at once."""
+        if self._process is not None and self._process.returncode is None and not self._told_to_end:
+            self._told_to_end = True
             self._process.send_signal(signal.SIGTERM)
 
     async def stopped(self) -> None:
@@ -119,14 +131,30 @@ class Member:
     def metrics(self) -> str:
         """What it would show on a metrics port of its own; empty if it does not answer."""
         with self._asking:
-            if self._socket is None:
+            source = self._socket
+            if source is None:
                 return ""
+            self._question = (self._question + 1) % 256
             try:
-                self._socket.sendall(ASK)
-                (length,) = LENGTH.unpack(_received(self._socket, LENGTH.size))
-                return _received(self._socket, length).decode()
-            except (OSError, ValueError):
+                source.sendall(bytes([self._question]))
+                while True:
+                    number, text = self._next_answer(source)
+                    if number == self._question:  # else it is late, for somebody who has given up
+                        return text.decode()
+            except OSError:
                 return ""
+
+    def _next_answer(self, source: socket.socket) -> tuple[int, bytes]:
+        """Number and text. What came of it before a timeout is kept for the next time."""
+        while True:
+            if len(self._unread) >= HEADER.size:
+                number, length = HEADER.unpack_from(self._unread)
+                end = HEADER.size + length
+                if len(self._unread) >= end:
+                    text = bytes(self._unread[HEADER.size : end])
+                    del self._unread[:end]
+                    return number, text
+            self._unread += _received(source)
 
 
 class Members:
@@ -236,8 +264,9 @@ def _environment(settings: GatewaySettings, number: int, addresses: Mapping[str,
     return {**os.environ, **{f"{settings.prefix}{name.upper()}": str(value) for name, value in values.items()}}
 
 
-def _received(source: socket.socket, size: int) -> bytes:
-    data = b""
-    while len(data) < size and (more := source.recv(size - len(data))):
-        data += more
+def _received(source: socket.socket) -> bytes:
+    """What there is, and at least one byte; raises OSError if nothing comes."""
+    data = source.recv(65536)
+    if not data:
+        raise ConnectionResetError("the other end is gone")
     return data

@@ -32,7 +32,8 @@ class Ward:
 
     def accuse(self, flight: Flight, crash: RunnerCrashed) -> InferwayError:
         """A runner crashed with `flight` aboard; returns what to tell its caller, if it is not repeated."""
-        flight.suspicion = self.guard.crashed(flight.envelope, flight.bound_at, self._clock())
+        as_suspect = flight.suspicion is not None
+        flight.suspicion = self.guard.crashed(flight.envelope, flight.bound_at, self._clock(), as_suspect=as_suspect)
         try:
             self.recognise(flight)
         except Quarantined as convicted:
