@@ -11,13 +11,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-from inferway.errors import StreamProtocolViolated
+from inferway.errors import InvalidBatch, StreamProtocolViolated
 from inferway_chassis.failpoints import reach
 from inferway_inference.credits import CreditPool
 from inferway_inference.latency import Speed
 from inferway_inference.work import Answer, Request
 from inferway_inference.worker import Worker
 
+MAX_ROWS = 1 << 24
+"""That a request may claim: credits are counted in rows, and a claim beyond any batch would break their books."""
 QUIET_SECONDS = 0.5
 """A link of a draining worker ends when nothing came for this long: what the gateway had sent before it heard of the
 drain has arrived by then."""
@@ -86,7 +88,10 @@ class LinkSession:
             if request.id in self._underway:
                 raise StreamProtocolViolated(f"envelope id {request.id} is underway already", expected="a unique id")
             self._underway[request.id] = request
-            accepted.append(request)
+            if 0 <= request.claimed_rows <= MAX_ROWS:
+                accepted.append(request)
+            else:
+                self.reply(request, Answer(error=_bad_claim(request)))
         self._worker.submit(accepted)
         if self._drain_told:
             self._wake.set()  # not quiet
@@ -163,3 +168,7 @@ class LinkSession:
     def _worker_changed(self) -> None:
         self._hello_due = True
         self._wake.set()
+
+
+def _bad_claim(request: Request) -> InvalidBatch:
+    return InvalidBatch.at("rows", f"{request.claimed_rows} is not between 0 and {MAX_ROWS}")
