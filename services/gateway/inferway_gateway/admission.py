@@ -25,6 +25,8 @@ from inferway_gateway.routing import clipped, shown
 from inferway_gateway.signature import Headers, InputPlan, Passed, Signature
 from inferway_gateway.tensors import Tensor
 
+MAX_ROWS = 1 << 24
+"""Of one request. Rows of no bytes cost their sender nothing, and credits are counted in rows."""
 _LENGTH_PREFIX_BYTES = 4
 _SHOWN_NAMES = 20
 
@@ -169,6 +171,10 @@ def _rows(signature: Signature, inputs: Sequence[Tensor]) -> int:
             "inputs",
             f"the batch is empty: signature {signature.name} needs at least one row",
             input=inputs[0].name,
+        )
+    if rows > MAX_ROWS:
+        raise InvalidBatch.at(
+            "inputs", f"the batch has {rows} rows; at most {MAX_ROWS} are permitted", input=inputs[0].name
         )
     return rows
 

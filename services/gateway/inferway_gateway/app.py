@@ -33,7 +33,7 @@ from inferway_gateway.link import LinkOptions
 from inferway_gateway.metrics import GatewayMetrics
 from inferway_gateway.models import Models
 from inferway_gateway.outcomes import Outcomes
-from inferway_gateway.predictor import Predictor, Routing
+from inferway_gateway.predictor import Predictor, PredictorOptions, Routing
 from inferway_gateway.routing import TableRefused
 from inferway_gateway.settings import GatewaySettings
 
@@ -58,8 +58,9 @@ class Gateway:
         self.models = Models(self.routing, self.dispatcher)
         used = used_share(settings.memory_limit_bytes)
         memory = MemoryGate(settings.max_held_bytes, used, process.clock, give_back_memory)
+        options = PredictorOptions(process.boot_id, settings.max_message_bytes)
         self.predictor = Predictor(
-            self.routing, self.dispatcher, memory, process.clock, process.telemetry.tracer, process.boot_id
+            self.routing, self.dispatcher, memory, process.clock, process.telemetry.tracer, options
         )
         self.feed = RoutingFeed(
             settings.registry_target, watcher, settings.data_dir / "routing.pb", self.apply, process.clock

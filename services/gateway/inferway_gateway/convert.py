@@ -115,7 +115,8 @@ def write_envelope(target: worker_service_pb2.Envelope, flight: Flight, now: flo
     target.version = envelope.version.name
     target.signature = envelope.signature
     target.rows = envelope.rows
-    target.remaining_us = max(0, int((left - max(_HOP_RESERVE_SECONDS, left * _HOP_RESERVE_SHARE)) * 1e6))
+    reserve = max(_HOP_RESERVE_SECONDS, left * _HOP_RESERVE_SHARE)
+    target.remaining_us = max(1, int((left - reserve) * 1e6))  # 0 would mean that there is no deadline
     target.criticality = envelope.caller.criticality  # type: ignore[assignment] # the numbers are the enum's
     target.attempt = flight.attempt
     target.endpoint = envelope.endpoint

@@ -35,6 +35,8 @@ from inferway_gateway.workers import Worker, why_not, why_withdrawn
 
 REPEAT_SECONDS = 5.0
 """How long a request waits for a version that nobody has ready any more, unless its deadline comes before."""
+EXPIRY_SLACK_SECONDS = 0.005
+"""A call that its transport ends so shortly before the deadline has run out of time: its timer was the quicker one."""
 EXPECTED_BACK = frozenset({"VERSION_NOT_READY", "NO_WORKER"})
 """Why a version that was ready a moment ago is not: its worker or its runner ended, and is being started again."""
 
@@ -103,9 +105,12 @@ class Dispatcher:
         return seconds
 
     def abandon(self, flight: Flight) -> None:
-        """The caller went away: what waits is dropped, what a worker holds is cancelled there."""
+        """The caller went away, or its time is up: what waits is dropped, what a worker holds is cancelled there."""
         flight.result.cancel()
-        if flight.timer is not None:
+        is_late = self._seconds_left(flight) < EXPIRY_SLACK_SECONDS
+        if flight.timer is not None and is_late:
+            self._expire(flight)
+        elif flight.timer is not None:
             self._settle(flight, Cancelled("the caller went away"))
 
     def is_ready(self, version: Version) -> bool:
@@ -185,6 +190,8 @@ class Dispatcher:
 
     def failed(self, lane: Lane, ticket: int, error: InferwayError) -> None:
         """The worker answered with an error."""
+        if lane.silenced:
+            self.spoke_again(lane.worker)
         flight = lane.release(ticket)
         if flight is None:
             return
@@ -205,6 +212,7 @@ class Dispatcher:
         if not self._lanes[lane.worker]:
             del self._lanes[lane.worker]
         for flight in lane.close():
+            self._judge(flight, passed=None)
             if flight.written:
                 self._retry_or_settle(flight, lane.worker, _lost())
             else:
@@ -360,6 +368,7 @@ class Dispatcher:
             if not flight.result.done():
                 queue_us = int((flight.bound_at - envelope.received_at) * 1e6)
                 flight.result.set_result(Prediction(envelope, outcome, queue_us))
+        envelope.inputs = ()  # an answer that nobody reads must not keep what nobody needs
 
     def _take_back(self, flight: Flight) -> None:
         if flight.lane is not None:

@@ -29,6 +29,8 @@ an envelope in it, so what comes meanwhile waits, unbound, and goes together. A 
 first, and then there is nothing to wait for; of a slower one, a worker has the next frame before it is done."""
 MAX_LARGE_CALLS = 4
 """Envelopes that one worker gets outside its links at once; they take no credit, so something must bound them."""
+MAX_FRAME_BYTES = 8 * 1024 * 1024
+"""Of inputs in one frame, unless a single envelope has more: far from the limit of a message, whoever set that."""
 MAX_UNANSWERED = 4096
 """Requests that one link may have out, however much credit its worker grants."""
 
@@ -119,6 +121,7 @@ class Lane:
         self._max_envelope_bytes = max_envelope_bytes
         self._carrier = carrier
         self._credits: dict[str, int] = {}
+        self._told_ready: frozenset[str] = frozenset()
         self._next_ticket = 1
         self._outstanding: dict[int, Flight] = {}
         self._large: dict[int, Callable[[], object]] = {}
@@ -152,6 +155,16 @@ class Lane:
         """Adds to the credits of `version`."""
         self._credits[version] = self._credits.get(version, 0) + rows
 
+    def told_ready(self, versions: frozenset[str]) -> None:
+        """The worker says which versions it has ready: all others, and those that were not until now, have no credits.
+
+        A version that is loaded again comes with a whole window. Added to what is left of the window before, the sum
+        would grow with each load.
+        """
+        for void in self._credits.keys() - (versions & self._told_ready):
+            del self._credits[void]
+        self._told_ready = versions
+
     def has_room(self, envelope: Envelope, now: float) -> bool:
         """Whether `envelope` may be bound at `now`."""
         if envelope.byte_count > self._max_envelope_bytes:
@@ -183,12 +196,21 @@ class Lane:
         self._carrier.wake()
 
     def take_frame(self) -> Frame:
-        """Hands over everything that waits to be written."""
-        frame = Frame(self._outbox, self._cancelled)
-        self._outbox, self._cancelled = [], []
-        self._forming.clear()
-        for flight in frame.flights:
+        """Hands over what waits to be written, as far as a message takes it, and wakes the carrier for the rest.
+
+        The rest joins no newcomers: it still belongs to the frames that were open until now.
+        """
+        taken = byte_count = 0
+        for flight in self._outbox:
+            byte_count += flight.envelope.byte_count
+            if byte_count > MAX_FRAME_BYTES and taken:
+                self._carrier.wake()
+                break
             flight.written = True
+            taken += 1
+        frame = Frame(self._outbox[:taken], self._cancelled)
+        self._outbox, self._cancelled = self._outbox[taken:], []
+        self._forming.clear()
         return frame
 
     def release(self, ticket: int) -> Flight | None:

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from google.rpc.status_pb2 import Status
-from grpc import RpcError, aio
+from grpc import RpcError, StatusCode, aio
 
-from inferway.errors import InferwayError, WorkerLost
+from inferway.errors import InferwayError, InvalidField, WorkerLost
 from inferway.status import from_status
 from inferway.worker.v1 import worker_service_pb2 as pb
 from inferway.worker.v1.worker_service_pb2_grpc import WorkerServiceStub
@@ -82,8 +82,10 @@ class Link:
             try:
                 async with open_channel(self._worker.address, self._options.max_message_bytes) as channel:
                     await self._hold(WorkerServiceStub(channel))
-            except (RpcError, TimeoutError, LinkRefused) as error:
+            except (RpcError, TimeoutError, LinkRefused, asyncio.InvalidStateError) as error:
                 _LOG.debug("no link", extra={"address": self._worker.address, "cause": _cause(error)})
+            except Exception:  # noqa: BLE001 - whatever breaks one link, the next one may work; without, nothing does
+                _LOG.exception("a link broke", extra={"address": self._worker.address})
             delay = RETRY_SECONDS[0] if self._lane is not None else min(delay * 2, RETRY_SECONDS[1])
             self._lane = None
             on_down()
@@ -101,16 +103,19 @@ class Link:
     async def _hold(self, stub: WorkerServiceStub) -> None:
         """One life of the link."""
         call: aio.StreamStreamCall[pb.LinkRequest, pb.LinkResponse] = stub.Link()
-        writer: asyncio.Task[None] | None = None
+        ends: list[asyncio.Task[None]] = []
         try:
             lane = self._lane = await self._greet(call)
             self._worker.links_up += 1
-            writer = asyncio.create_task(self._write(call, lane), name="link-writer")
-            await self._read(call, lane)
+            ends = [
+                asyncio.create_task(self._read(call, lane), name="link-reader"),
+                asyncio.create_task(self._write(call, lane), name="link-writer"),
+            ]
+            await _first_ended(ends)
         finally:
             call.cancel()
-            if writer is not None:
-                await _ended(writer)
+            if ends:
+                await _ended(ends)
                 self._worker.links_up -= 1
                 _LOG.info("a link was lost", extra={"worker": self._worker.name, "address": self._worker.address})
                 self._dispatcher.lost(lane)
@@ -161,8 +166,12 @@ class Link:
     def _introduce(self, lane: Lane, hello: pb.WorkerHello) -> None:
         standings = to_standings(hello.versions)
         self._worker.introduce(hello.worker, hello.boot_id, standings, to_speeds(hello.versions))
+        if self._worker.is_silent:
+            self._dispatcher.spoke_again(self._worker)
+        ready = frozenset([name for name, standing in standings.items() if standing.state is LoadState.READY])
+        lane.told_ready(ready)
         if not lane.draining:
-            self._dispatcher.set_ready(lane, [name for name, s in standings.items() if s.state is LoadState.READY])
+            self._dispatcher.set_ready(lane, ready)
 
     async def _write(self, call: aio.StreamStreamCall[pb.LinkRequest, pb.LinkResponse], lane: Lane) -> None:
         while True:
@@ -170,10 +179,10 @@ class Link:
             self._something_to_write.clear()
             await self._gather(lane)
             flights, cancelled = lane.take_frame()
+            if flights:  # first: what was taken may end during any wait, and its inputs go then
+                await call.write(self._frame(flights))
             if cancelled:
                 await call.write(pb.LinkRequest(cancel=pb.Cancel(ids=cancelled)))
-            if flights:
-                await call.write(self._frame(flights))
 
     async def _gather(self, lane: Lane) -> None:
         """Lets the loop do what else is ready, which may bring more envelopes; returns soon if it is idle."""
@@ -226,10 +235,12 @@ class Large:
 
 
 def _error_of(error: aio.AioRpcError) -> InferwayError:
-    """What the worker said, or WorkerLost if grpc itself speaks."""
+    """What the worker said, or what grpc itself means: a message is too large for it, or the worker is lost."""
     for key, value in error.trailing_metadata() or ():
         if key == "grpc-status-details-bin" and isinstance(value, bytes):
             return from_status(Status.FromString(value))
+    if error.code() is StatusCode.RESOURCE_EXHAUSTED:
+        return InvalidField.at("inputs", f"the request or its answer does not fit a message ({error.details()})")
     return WorkerLost(f"the call to the worker ended with {error.code().name}")
 
 
@@ -237,6 +248,14 @@ def _cause(error: Exception) -> str:
     return error.code().name if isinstance(error, aio.AioRpcError) else str(error) or type(error).__name__
 
 
-async def _ended(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+async def _first_ended(ends: list[asyncio.Task[None]]) -> None:
+    """Returns when one of them has ended: a link with one end is none. Raises what that one raised."""
+    done, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    for end in done:
+        end.result()
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

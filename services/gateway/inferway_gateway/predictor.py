@@ -6,10 +6,11 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from opentelemetry import trace
 
-from inferway.errors import DeadlineExceeded, InferwayError, NotSynchronised
+from inferway.errors import DeadlineExceeded, InferwayError, InvalidField, NotSynchronised
 from inferway.names import check_segment
 from inferway_chassis.clock import Clock
 from inferway_chassis.memory_gate import MemoryGate
@@ -22,6 +23,8 @@ from inferway_gateway.routing import Decision, RoutingTable, Selector
 
 _LEAST_SECONDS = 0.002
 """With less left, an answer could not come in time: not even begun."""
+_MESSAGE_OVERHEAD_BYTES = 64 * 1024
+"""Of a message to a worker, for what is not contents of inputs."""
 _LARGE_BYTES = 64 * 1024
 """Smaller requests take little memory, however many of them the queues hold."""
 
@@ -50,6 +53,15 @@ class Routing:
         return self._table is not None
 
 
+class PredictorOptions(NamedTuple):
+    """What a process is told."""
+
+    boot_id: str
+    """Makes prediction ids unique among gateways and their restarts."""
+    max_message_bytes: int
+    """A worker takes no larger message."""
+
+
 class Predictor:
     """Takes asks from doors. One for the process."""
 
@@ -60,19 +72,20 @@ class Predictor:
         memory: MemoryGate,
         clock: Clock,
         tracer: trace.Tracer,
-        boot_id: str,
+        options: PredictorOptions,
     ) -> None:
-        """`boot_id` makes prediction ids unique among gateways and their restarts."""
+        """Nothing is predicted before `routing` has a table."""
         self._routing, self._dispatcher, self._clock, self._tracer = routing, dispatcher, clock, tracer
         self._memory = memory
-        self._prefix = boot_id[:12]
+        self._prefix = options.boot_id[:12]
+        self._max_bytes = options.max_message_bytes - _MESSAGE_OVERHEAD_BYTES
         self._numbers = itertools.count(1)
 
     def submit(self, ask: Ask) -> Flight:
         """Checks and routes `ask`, and sets it on its way: the flight's `result` follows, or `abandon` it.
 
         Raises MemoryPressure, NotSynchronised, EndpointNotFound, InvalidName, VersionNotFound, AliasNotFound,
-        UnknownSignature, all of `admission.admit` and all of `Dispatcher.submit`.
+        UnknownSignature, InvalidField, all of `admission.admit` and all of `Dispatcher.submit`.
         """
         self._memory.admit(ask.caller.criticality)
         span = trace.get_current_span()
@@ -118,6 +131,8 @@ class Predictor:
         version, arm, generation = self._decide(selector, ask.unit or prediction_id, ask.field_names)
         signature = version.signature(selector.signature, ask.field_names.signature)
         inputs, rows, byte_count = admit(signature, ask.inputs, ask.outputs, ask.field_names)
+        if byte_count > self._max_bytes:
+            raise InvalidField.at("inputs", f"{byte_count} bytes in all; a worker takes at most {self._max_bytes}")
         return Envelope(
             version,
             signature.name,

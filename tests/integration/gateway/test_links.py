@@ -149,6 +149,22 @@ async def test_large_envelopes_go_beside_the_link(bed: Bed) -> None:
     assert bed.worker.received == []
 
 
+async def test_what_fits_no_message_to_a_worker_is_refused_at_once(
+    tmp_path: Path, registry: FakeRegistry, worker: FakeWorker
+) -> None:
+    """On its way out it would fail the call to the worker, whoever that is. Packed contents may outgrow the request."""
+    settings = settings_for(tmp_path, registry.target, max_message_bytes=1 << 20)
+    raw = b"\0" * ((1 << 20) - 1024)
+    async with gateway(settings, registry, worker) as bed:
+        await bed.publish()
+        await bed.until_health_is("model/echo", serving=True)
+        request = predict_request(inputs=[tensor(raw=raw, shape=(len(raw) // 16, 4))])
+
+        error = await refusal_of(bed.stub.Predict(request, timeout=5))
+
+    assert (error.reason, worker.large) == ("INVALID_FIELD", [])
+
+
 async def test_a_caller_that_goes_away_cancels_at_the_worker(bed: Bed) -> None:
     """Work that nobody waits for is not worth doing."""
     bed.worker.hold()

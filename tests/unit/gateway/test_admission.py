@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferway.datatypes import Datatype
-from inferway.errors import ContentsMismatch, InvalidBytesTensor, InvalidField, ShapeMismatch
-from inferway_gateway.admission import FieldNames, admit, checked_shape
+from inferway.errors import ContentsMismatch, InvalidBatch, InvalidBytesTensor, InvalidField, ShapeMismatch
+from inferway_gateway.admission import MAX_ROWS, FieldNames, admit, checked_shape
 from inferway_gateway.contents import pack
 from inferway_gateway.envelope import Caller, caller_of
 from inferway_gateway.signature import MAX_PASSED, Signature, TensorSpec
@@ -154,3 +154,12 @@ def test_a_tenant_must_be_fit_for_labels_and_logs(tenant: str) -> None:
     """It becomes a key of maps and a word in logs."""
     with pytest.raises(Exception, match="x-tenant"):
         caller_of(None, tenant)
+
+
+def test_rows_without_contents_are_bounded() -> None:
+    """They cost their sender nothing, and their number is taken off the credits of a link."""
+    one = signature(TensorSpec("x", FP32, (-1, -1)))
+
+    assert admit(one, [Tensor("x", FP32, (MAX_ROWS, 0), b"")], (), NAMES).rows == MAX_ROWS
+    with pytest.raises(InvalidBatch, match="at most"):
+        admit(one, [Tensor("x", FP32, (2**63 - 1, 0), b"")], (), NAMES)

@@ -385,3 +385,25 @@ async def test_a_deleted_version_leaves_no_counts() -> None:
     assert kept
     assert bench.outcomes.arms == {}
     assert bench.dispatcher.pools() == []
+
+
+async def test_an_answer_that_nobody_reads_keeps_no_inputs() -> None:
+    """The memory gate has given their bytes back, so a stream whose client stops reading must not hold them."""
+    bench = Bench()
+    bench.open_lane()
+    flight = bench.dispatcher.submit(envelope())
+    bench.answer(flight)
+
+    assert (await flight.result).envelope.inputs == ()
+
+
+@pytest.mark.parametrize(("seconds_left", "code"), [(0.004, "DEADLINE_EXCEEDED"), (1.0, "CANCELLED")])
+async def test_a_call_that_ends_at_its_deadline_has_expired_whoever_ended_it(seconds_left: float, code: str) -> None:
+    """The transport's timer is quicker than ours, and calls that away. It is the worker that let the time pass."""
+    bench = Bench()
+    bench.open_lane()
+    flight = bench.dispatcher.submit(envelope(deadline=10.0))
+    bench.now = 10.0 - seconds_left
+    bench.dispatcher.abandon(flight)
+
+    assert bench.codes() == {code: 1}

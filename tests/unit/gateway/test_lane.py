@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferway_gateway.lane import FRAME_SECONDS, MAX_LARGE_CALLS, MAX_UNANSWERED_FRAMES, Flight
+from inferway_gateway.lane import FRAME_SECONDS, MAX_FRAME_BYTES, MAX_LARGE_CALLS, MAX_UNANSWERED_FRAMES, Flight
 from inferway_gateway.workers import Worker
 from tests.unit.gateway.builders import FakeCarrier, FakeLoop, envelope, lane, version
 
@@ -148,3 +148,52 @@ async def test_closing_hands_back_every_flight_without_an_answer() -> None:
 
     assert one.close() == flights[1:]
     assert (one.worker.rows, one.rows, len(one)) == (0, 0, 0)
+
+
+async def test_a_frame_never_outgrows_a_message() -> None:
+    """Too large a message fails the link, and with it all that was on it: on this worker, and on the next one again."""
+    one = lane(max_envelope_bytes=MAX_FRAME_BYTES)
+    carrier = FakeCarrier()
+    one._carrier = carrier
+    one.grant(V1, 100)
+    flights = [flight(byte_count=size) for size in (MAX_FRAME_BYTES - 1, 1, 1, MAX_FRAME_BYTES, 1)]
+    for each in flights:
+        one.bind(each, 0.0)
+    woken = carrier.woken
+    frames = [one.take_frame().flights for _ in range(4)]
+
+    assert frames == [flights[:2], flights[2:3], flights[3:4], flights[4:]]
+    assert carrier.woken == woken + 3
+    assert [each.written for each in flights] == [True] * 5
+
+
+async def test_what_a_frame_left_behind_is_not_written_yet_and_its_frame_counts_until_all_is_answered() -> None:
+    """What is given up before it left costs the worker nothing, and the books of frames come out even."""
+    one = lane(max_envelope_bytes=MAX_FRAME_BYTES)
+    one.grant(V1, 3)
+    first, rest, last = (flight(byte_count=MAX_FRAME_BYTES) for _ in range(3))
+    for each in (first, rest, last):
+        one.bind(each, 0.0)
+    one.take_frame()
+    one.give_up(rest)
+    one.release(first.ticket)
+    while_one_is_left = one.has_room(envelope(), 0.0)
+    left = one.take_frame()
+    one.release(last.ticket)
+
+    assert left == ([last], [])
+    assert (while_one_is_left, one.has_room(envelope(), 0.0)) == (False, True)
+
+
+async def test_a_version_that_is_loaded_again_brings_its_credits_along() -> None:
+    """Those of the time before are void: else each load would add a whole window to what may be bound here."""
+    one = lane()
+    one.told_ready(frozenset({V1}))
+    one.grant(V1, 5)
+    one.told_ready(frozenset({V1}))
+    kept = one.has_room(envelope(), 0.0)
+    one.told_ready(frozenset())
+    one.grant(V1, 5)  # for rows that the end of the version gave back
+    one.told_ready(frozenset({V1}))
+
+    assert (kept, one.has_room(envelope(), 0.0)) == (True, False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inferway.errors import InvalidField, ModelFailed, Quarantined, RunnerCrashed, WorkerLost
+from inferway.errors import InvalidField, ModelFailed, Quarantined, RunnerCrashed, VersionNotReady, WorkerLost
 from inferway_gateway.forecast import Speed
 from inferway_gateway.lane import MAX_UNANSWERED, Flight, Lane
 from inferway_gateway.poison import REMEMBERED_SECONDS
@@ -336,3 +336,36 @@ async def test_a_lost_worker_ends_what_must_not_be_repeated() -> None:
     bench.dispatcher.lost(one)
 
     assert isinstance(outcome(flight), WorkerLost)
+
+
+async def test_a_trial_whose_link_is_lost_is_followed_by_another() -> None:
+    """The worker has other links, and would stay ejected for ever on those."""
+    bench = Bench()
+    one, _ = pair(bench)
+    bench.open_lane(worker=one.worker)
+    for _ in range(REMOTE_IN_A_ROW):
+        bench.fail(sent(bench), ModelFailed("broken here"))
+    bench.now += EJECTION_SECONDS * (1 + JITTER)
+    trial = sent(bench)
+    tried = trial.lane
+    assert tried is not None
+    bench.dispatcher.lost(tried)
+    following = sent(bench).lane
+
+    assert following is not None
+    assert tried.worker is following.worker is one.worker
+
+
+async def test_a_refusal_is_a_sign_of_life() -> None:
+    """The worker's other versions are served at once; only the one it refuses waits for its next hello."""
+    bench = Bench()
+    one = bench.open_lane()
+    other = version(2)
+    bench.dispatcher.set_ready(one, [V1, other.name])
+    held = sent(bench)
+    one.take_frame()
+    bench.dispatcher.fell_silent(one.worker)
+    bench.fail(held, VersionNotReady("not now"))
+
+    assert not one.worker.is_silent
+    assert one.ready == {other.name}
