@@ -8,6 +8,7 @@ import signal
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import numpy as np
@@ -15,6 +16,9 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from inferway.prediction.v1 import prediction_service_pb2 as pb
+from inferway.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
+from inferway.type.v1 import tensor_pb2
 from tests.testbed.calls import model_infer, tiny_request
 from tests.testbed.ports import free_ports
 from tests.testbed.processes import ServiceProcess
@@ -23,15 +27,19 @@ from tests.testbed.stack import Stack
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 ROWS = np.ones((1, 32), np.float32)
+ITEM = pb.StreamItem(
+    id=7,
+    inputs=[tensor_pb2.Tensor(name="x", datatype=tensor_pb2.DATA_TYPE_FP32, shape=[1, 32], raw=ROWS.tobytes())],
+)
 
 
 class Gateways:
     """A gateway of two processes, and its metrics."""
 
-    def __init__(self, stack: Stack, transport: str) -> None:
+    def __init__(self, stack: Stack, transport: str, name: str = "two") -> None:
         self.metrics = f"127.0.0.1:{free_ports(1)[0]}"
         self.process: ServiceProcess = stack.another_gateway(
-            f"two-{transport}", PROCESSES="2", TRANSPORT=transport, METRICS_ADDRESS=self.metrics
+            f"{name}-{transport}", PROCESSES="2", TRANSPORT=transport, METRICS_ADDRESS=self.metrics
         )
 
     def answered(self) -> Counter[str]:
@@ -45,11 +53,11 @@ class Gateways:
                     counts[sample.labels["process"]] += int(sample.value)
         return counts
 
-    async def call(self) -> str:
+    async def call(self, *, wait_for_ready: bool = True) -> str:
         """One call on a connection of its own."""
         options = [("grpc.use_local_subchannel_pool", 1)]
         async with grpc.aio.insecure_channel(self.process.target, options=options) as channel:
-            response = await model_infer(channel)(tiny_request(ROWS), timeout=10, wait_for_ready=True)
+            response = await model_infer(channel)(tiny_request(ROWS), timeout=10, wait_for_ready=wait_for_ready)
             return str(response.model_version)
 
     async def both_answer(self) -> None:
@@ -101,6 +109,47 @@ async def test_another_gateway_is_told_that_the_port_is_taken(two: Gateways, sta
 
     assert await asyncio.to_thread(second.wait) == 1
     assert "is taken by another process" in second.tail()
+
+
+@pytest.mark.parametrize("transport", ["grpcio", "native"])
+async def test_a_stream_has_its_grace_when_the_gateway_leaves(stack: Stack, transport: str) -> None:
+    """A rolling update must not cut what is under way: it is told, and goes on for a while."""
+    gateways = Gateways(stack, transport, name="leaving")
+    gateways.process.start()
+    gateways.process.wait_serving("model/tiny")
+    async with grpc.aio.insecure_channel(gateways.process.target) as channel:
+        stream = PredictionServiceStub(channel).StreamPredict(timeout=30)
+        await stream.write(pb.StreamPredictRequest(open=pb.StreamOpen(target=pb.Target(endpoint="tiny"))))
+        await read(stream, "opened")
+        gateways.process.terminate()
+        await read(stream, "drain")
+        refused = await closed(gateways)
+        await stream.write(pb.StreamPredictRequest(item=ITEM))
+        answer = await read(stream, "result")
+        await stream.done_writing()
+
+    assert refused
+    assert answer.result.id == ITEM.id
+    assert answer.result.WhichOneof("outcome") == "prediction"
+    assert await asyncio.to_thread(gateways.process.wait) == 0
+
+
+async def read(stream: Any, kind: str) -> pb.StreamPredictResponse:
+    """The next message of that kind."""
+    while isinstance(message := await stream.read(), pb.StreamPredictResponse):
+        if message.WhichOneof("message") == kind:
+            return message
+    raise AssertionError(f"the stream ended before {kind}")
+
+
+async def closed(gateways: Gateways) -> bool:
+    """True when both processes take no new call any more: draining is over, and what runs has its grace."""
+    async with asyncio.timeout(10):
+        while True:
+            try:
+                await gateways.call(wait_for_ready=False)
+            except grpc.aio.AioRpcError:
+                return True
 
 
 def test_nobody_outlives_a_gateway_that_was_killed(stack: Stack) -> None:
