@@ -3,7 +3,8 @@
 Order: criticality first; within a class weighted fair between tenants; within a tenant the nearest deadline, then
 arrival. Fairness is start-time fair queueing (Goyal, Vin, Cheng 1996): each tenant has a virtual start time that
 grows by rows / weight with every request taken, and the tenant with the smallest goes next; a tenant that was away
-starts at the time of the class, so that nobody saves up credit by being silent.
+starts at the time of the class, so that nobody saves up credit by being silent. To take a request costs the logarithm
+of the tenants that have some waiting; of those that have none only some are remembered, whatever names callers use.
 
 The queue refuses at the door (`offer` raises QueueFull) and never grows beyond its limits.
 """
@@ -12,12 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import Generic, TypeVar
 
 from inferway.errors import QueueFull
 
 T = TypeVar("T")
+
+MAX_IDLE_TENANTS = 128
+"""Of a class, remembered though nothing of theirs waits; beyond that the half that is least ahead is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +49,9 @@ class Queued(Generic[T]):
     """Taken, removed or expired: what is still in a heap is skipped."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Tenant(Generic[T]):
-    virtual_start: float
+    name: str
     waiting: list[tuple[float, int, Queued[T]]] = field(default_factory=list)
 
     def head(self) -> Queued[T] | None:
@@ -55,24 +59,67 @@ class _Tenant(Generic[T]):
             heappop(self.waiting)
         return self.waiting[0][2] if self.waiting else None
 
+    def compact(self) -> None:
+        self.waiting = [entry for entry in self.waiting if not entry[2].gone]
+        heapify(self.waiting)
+
 
 @dataclass(slots=True)
 class _Class(Generic[T]):
+    """Its tenants may have become empty; whoever looks for the next request lets those go that stand before it."""
+
     virtual_time: float = 0.0
     tenants: dict[str, _Tenant[T]] = field(default_factory=dict)
+    turns: list[tuple[float, int, _Tenant[T]]] = field(default_factory=list)
+    """A heap of the same tenants by virtual start time, which is never before that of the class, then arrival."""
+    idle: dict[str, float] = field(default_factory=dict)
+    """Virtual start times of tenants that left ahead of the class, so that leaving and coming back wins nothing."""
 
-    def next_tenant(self) -> tuple[str, _Tenant[T]] | None:
-        best: tuple[str, _Tenant[T]] | None = None
-        for name, tenant in list(self.tenants.items()):
-            if tenant.head() is None:
-                # Kept while ahead of the class, so that leaving and coming back wins nothing.
-                if tenant.virtual_start <= self.virtual_time:
-                    del self.tenants[name]
-            elif best is None or tenant.virtual_start < best[1].virtual_start:
-                best = (name, tenant)
-        if best is None:
-            self.tenants.clear()
-        return best
+    def join(self, name: str, number: int) -> _Tenant[T]:
+        tenant = self.tenants[name] = _Tenant(name)
+        heappush(self.turns, (max(self.virtual_time, self.idle.pop(name, 0.0)), number, tenant))
+        return tenant
+
+    def head(self) -> Queued[T] | None:
+        while self.turns:
+            if (head := self.turns[0][2].head()) is not None:
+                return head
+            start, _, tenant = heappop(self.turns)
+            self._rest(tenant, start)
+        return None
+
+    def take(self, weights: Mapping[str, float]) -> Queued[T] | None:
+        if self.head() is None:
+            return None
+        self.virtual_time, number, tenant = self.turns[0]
+        item = heappop(tenant.waiting)[2]
+        start = self.virtual_time + item.rows / weights.get(tenant.name, 1.0)
+        if tenant.waiting:
+            heapreplace(self.turns, (start, number, tenant))
+        else:
+            heappop(self.turns)
+            self._rest(tenant, start)
+        return item
+
+    def compact(self) -> None:
+        for tenant in self.tenants.values():
+            tenant.compact()
+        empty = [turn for turn in self.turns if not turn[2].waiting]
+        self.turns = [turn for turn in self.turns if turn[2].waiting]
+        heapify(self.turns)
+        for start, _, tenant in empty:
+            self._rest(tenant, start)
+
+    def _rest(self, tenant: _Tenant[T], virtual_start: float) -> None:
+        del self.tenants[tenant.name]
+        if not self.turns:
+            self.idle.clear()  # nobody is left to be ahead of
+            return
+        self.idle[tenant.name] = virtual_start
+        if len(self.idle) > MAX_IDLE_TENANTS:
+            least_ahead = sorted(self.idle, key=self.idle.__getitem__)
+            for name in least_ahead[: MAX_IDLE_TENANTS // 2]:
+                del self.idle[name]
 
 
 class RequestQueue(Generic[T]):
@@ -83,7 +130,7 @@ class RequestQueue(Generic[T]):
         self.limits = limits
         self._classes: dict[int, _Class[T]] = {}
         self._arrivals = 0
-        self._dead = 0
+        self._gone = 0
         self.items = 0
         self.rows = 0
         self.byte_count = 0
@@ -110,11 +157,8 @@ class RequestQueue(Generic[T]):
         group = self._classes.get(item.criticality)
         if group is None:
             group = self._classes[item.criticality] = _Class()
-        tenant = group.tenants.get(item.tenant)
-        if tenant is None or tenant.head() is None:
-            start = max(group.virtual_time, tenant.virtual_start if tenant else 0.0)
-            tenant = group.tenants[item.tenant] = _Tenant(start)
         self._arrivals += 1
+        tenant = group.tenants.get(item.tenant) or group.join(item.tenant, self._arrivals)
         heappush(tenant.waiting, (item.deadline, self._arrivals, item))
         self.items += 1
         self.rows += item.rows
@@ -123,26 +167,16 @@ class RequestQueue(Generic[T]):
     def peek(self) -> Queued[T] | None:
         """The request that `take` would return."""
         for criticality in sorted(self._classes):
-            chosen = self._classes[criticality].next_tenant()
-            if chosen is not None:
-                return chosen[1].head()
+            if (head := self._classes[criticality].head()) is not None:
+                return head
         return None
 
     def take(self) -> Queued[T] | None:
         """Removes and returns the request that is next in order; None if nothing waits."""
         for criticality in sorted(self._classes):
-            group = self._classes[criticality]
-            chosen = group.next_tenant()
-            if chosen is None:
-                continue
-            name, tenant = chosen
-            item = heappop(tenant.waiting)[2]
-            group.virtual_time = tenant.virtual_start
-            tenant.virtual_start += item.rows / self.limits.weights.get(name, 1.0)
-            self._leave(item)
-            if not self.items:
-                group.tenants.clear()  # nobody is left to be ahead of
-            return item
+            if (item := self._classes[criticality].take(self.limits.weights)) is not None:
+                self._leave(item)
+                return item
         return None
 
     def remove(self, item: Queued[T]) -> bool:
@@ -150,9 +184,7 @@ class RequestQueue(Generic[T]):
         if item.gone:
             return False
         self._leave(item)
-        self._dead += 1
-        if self._dead > 64 + self.items:
-            self._compact()
+        self._compact_after(1)
         return True
 
     def expire(self, now: float) -> list[Queued[T]]:
@@ -164,6 +196,7 @@ class RequestQueue(Generic[T]):
                     heappop(tenant.waiting)
                     self._leave(head)
                     expired.append(head)
+        self._compact_after(len(expired))
         return expired
 
     def next_deadline(self) -> float | None:
@@ -189,13 +222,13 @@ class RequestQueue(Generic[T]):
         self.rows -= item.rows
         self.byte_count -= item.byte_count
 
-    def _compact(self) -> None:
-        """Forgets removed entries that are not at the head of their heap, so that cancels do not pile up."""
-        for group in self._classes.values():
-            for tenant in group.tenants.values():
-                tenant.waiting = [entry for entry in tenant.waiting if not entry[2].gone]
-                heapify(tenant.waiting)
-        self._dead = 0
+    def _compact_after(self, gone: int) -> None:
+        """Forgets what is gone but not from the head of its heap, requests and tenants, before it piles up."""
+        self._gone += gone
+        if self._gone > 64 + self.items:
+            for group in self._classes.values():
+                group.compact()
+            self._gone = 0
 
 
 def _full(bound: str, held: int, limit: int) -> QueueFull:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferway.errors import QueueFull
-from inferway_chassis.request_queue import Queued, QueueLimits, RequestQueue
+from inferway_chassis.request_queue import MAX_IDLE_TENANTS, Queued, QueueLimits, RequestQueue
 
 ITEMS = st.builds(
     Queued,
@@ -115,6 +115,103 @@ def test_a_million_cancels_leave_no_trace() -> None:
 
     held = sum(len(tenant.waiting) for group in queue._classes.values() for tenant in group.tenants.values())
     assert held < 200
+
+
+class Watched(Queued[int]):
+    """Counts how often any of them was looked at."""
+
+    looks = 0
+
+    @property
+    def gone(self) -> bool:
+        """As of any other."""
+        Watched.looks += 1
+        return self._gone
+
+    @gone.setter
+    def gone(self, gone: bool) -> None:
+        self._gone = gone
+
+
+def names_held(queue: RequestQueue[int]) -> int:
+    """Tenants of which the queue keeps anything."""
+    return sum(len(group.turns) + len(group.tenants) + len(group.idle) for group in queue._classes.values())
+
+
+def test_names_of_tenants_do_not_pile_up_while_the_queue_is_never_empty() -> None:
+    """One name for each user, or for each request of somebody who means harm, would be a leak."""
+    queue = RequestQueue[int](QueueLimits())
+    queue.offer(Queued(0, deadline=0, tenant="steady"))
+    for number in range(10 * MAX_IDLE_TENANTS):
+        queue.offer(Queued(number, deadline=0, tenant=str(number)))
+        queue.take()
+
+    assert len(queue) == 1
+    assert names_held(queue) <= MAX_IDLE_TENANTS + 2
+
+
+@pytest.mark.parametrize("end", ["expired", "removed"])
+def test_names_of_tenants_do_not_pile_up_while_nothing_is_taken(end: str) -> None:
+    """All workers hang: callers come and go, and nobody looks for the next request."""
+    queue = RequestQueue[int](QueueLimits())
+    queue.offer(Queued(0, deadline=10**6, tenant="steady"))
+    for number in range(10 * MAX_IDLE_TENANTS):
+        item = Queued(number, deadline=number, tenant=str(number))
+        queue.offer(item)
+        assert queue.expire(number) if end == "expired" else queue.remove(item)
+
+    assert len(queue) == 1
+    assert names_held(queue) <= 3 * MAX_IDLE_TENANTS
+
+
+def test_taking_from_a_thousand_tenants_looks_at_few() -> None:
+    """With all of them looked at each time, a flood of names would cost the square of its size."""
+    queue = RequestQueue[int](QueueLimits())
+    for number in range(1000):
+        queue.offer(Watched(number, deadline=0, tenant=str(number)))
+    Watched.looks = 0
+    for _ in range(100):
+        assert queue.peek() is queue.take()
+
+    assert Watched.looks < 1000
+
+
+def test_who_took_most_is_remembered_though_many_names_come_by() -> None:
+    """Otherwise a tenant could wash off what it owes by sending one request under each of a hundred names."""
+    queue = RequestQueue[str](QueueLimits())
+    queue.offer(Queued("heavy", deadline=0, rows=1000, tenant="heavy"))
+    for _ in range(20):
+        queue.offer(Queued("steady", deadline=0, tenant="steady"))
+    assert queue.take() is not None
+    for number in range(3 * MAX_IDLE_TENANTS):
+        queue.offer(Queued("passing", deadline=0, tenant=str(number)))
+        queue.take()
+    queue.offer(Queued("heavy", deadline=0, tenant="heavy"))
+
+    assert [item.payload for item in queue.drain()][-1] == "heavy"
+
+
+@given(st.lists(st.one_of(ITEMS, st.sampled_from(["take", "remove"]), st.floats(0, 100)), max_size=200))
+def test_whatever_happens_the_next_one_is_of_the_most_critical_class_that_waits(
+    steps: list[Queued[None] | str | float],
+) -> None:
+    """Tenants come and go in any order; none may be lost, or block the others, on the way."""
+    queue, waiting = RequestQueue[None](QueueLimits()), dict[int, Queued[None]]()
+    for step in steps:
+        if isinstance(step, Queued):
+            step.gone = False
+            if waiting.setdefault(id(step), step) is step and all(step is not item for item in queue):
+                queue.offer(step)
+        elif isinstance(step, float):
+            for expired in queue.expire(step):
+                assert waiting.pop(id(expired)).deadline <= step
+        elif waiting and step == "remove":
+            assert queue.remove(waiting.pop(min(waiting)))
+        elif (taken := queue.take()) is not None:
+            assert taken.criticality == min(item.criticality for item in waiting.values())
+            del waiting[id(taken)]
+        assert queue.items == len(waiting)
+    assert {id(item) for item in queue.drain()} == set(waiting)
 
 
 @given(st.lists(ITEMS, max_size=60), st.floats(0, 100))
