@@ -9,7 +9,7 @@ Whoever was admitted stays in time: a request is refused, too, if it would push 
 Without that, at a few times the capacity, urgent requests make all late that are a little less urgent. (It is the
 demand bound test of schedulers that serve the earliest deadline first: Baruah, Rosier, Howell 1990.)
 
-More critical requests that are still to come go first, too: as many are expected as came of late, and a
+More critical requests that are still to come go first, too: as many are expected as were let in of late, and a
 class waits for what speed they leave. The less critical a class, the more of its time must be left over, so that
 those who matter more find room when they come in a burst.
 """
@@ -183,15 +183,18 @@ class Arrivals:
         self._rows: dict[int, float] = {}
         self._at = 0.0
 
-    def add(self, now: float, criticality: int, rows: int) -> None:
-        """So many rows of the class came."""
+    def age(self, now: float) -> None:
+        """It is `now`, for what is added and asked next."""
         decay = exp((self._at - now) / ARRIVALS_SECONDS)
         self._at = now
         self._rows = {known: held * decay for known, held in self._rows.items()}
+
+    def add(self, criticality: int, rows: float) -> None:
+        """So many rows of the class came."""
         self._rows[criticality] = self._rows.get(criticality, 0.0) + rows
 
     def rate_before(self, criticality: int) -> float:
-        """Of the more critical classes, when something was last added."""
+        """Of the more critical classes."""
         return sum([rows for known, rows in self._rows.items() if known < criticality]) / ARRIVALS_SECONDS
 
 
@@ -206,14 +209,17 @@ class Forecast:
         """Nobody waits."""
         self._backlog: Backlog | None = None
         self._arrivals = Arrivals()
+        self._useful_rows = 0.0
 
     def late(
         self, now: float, request: Waiting, waiting: Iterable[Waiting], rows: int, loads: Collection[Load]
     ) -> float | None:
         """As `refuse`; `waiting` are the `rows` rows that wait already."""
-        self._arrivals.add(now, request.criticality, request.rows)
-        left_over = left_over_share(self._arrivals.rate_before(request.criticality), loads)
-        if not rows or _is_surely_in_time((request.deadline - now) * left_over, rows + request.rows, loads):
+        speed, seconds_left = _rows_per_second(loads), request.deadline - now
+        self._useful_rows = min(float(request.rows), speed * max(0.0, seconds_left))
+        self._arrivals.age(now)
+        left_over = left_over_share(self._arrivals.rate_before(request.criticality), speed)
+        if not rows or _is_surely_in_time(seconds_left * left_over, rows + request.rows, loads):
             return None
         if self._backlog is None:
             self._backlog = Backlog()
@@ -222,7 +228,12 @@ class Forecast:
         return refuse(now, request, self._backlog, loads, left_over)
 
     def joined(self, request: Waiting) -> None:
-        """`request` waits from now on."""
+        """`request`, the last that was asked about, waits from now on.
+
+        As many rows of it are expected again as could be computed in its time: who asks for more in vain is no reason
+        to keep others out.
+        """
+        self._arrivals.add(request.criticality, self._useful_rows)
         if self._backlog is not None:
             self._backlog.add(request)
 
@@ -268,10 +279,13 @@ def refuse(
     return None
 
 
-def left_over_share(rows_per_second: float, loads: Collection[Load]) -> float:
-    """Share of the workers' speed that is left by others who take so much of it."""
-    speed = sum([load.speed.rows_per_second for load in loads if load.speed is not None])
-    return max(LEAST_LEFT, 1.0 - rows_per_second / speed) if speed else 1.0
+def left_over_share(taken: float, speed: float) -> float:
+    """Share of the workers' `speed` that is left by others who take so much of it, both in rows a second."""
+    return max(LEAST_LEFT, 1.0 - taken / speed) if speed else 1.0
+
+
+def _rows_per_second(loads: Collection[Load]) -> float:
+    return sum([load.speed.rows_per_second for load in loads if load.speed is not None])
 
 
 def _is_known(load: Load) -> bool:

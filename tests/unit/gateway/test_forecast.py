@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferway_chassis.request_queue import Queued, QueueLimits, RequestQueue
-from inferway_gateway.forecast import MARGIN, Backlog, Load, Speed, refuse, rows_taken, wait_seconds, would_be_late
+from inferway_gateway.forecast import (
+    ARRIVALS_SECONDS,
+    MARGIN,
+    Backlog,
+    Forecast,
+    Load,
+    Speed,
+    refuse,
+    rows_taken,
+    wait_seconds,
+    would_be_late,
+)
 
 NOW = 1_000.0
 STEADY = Speed(rows_per_second=100.0, fixed_us=0.0, row_us=10_000.0)
@@ -108,6 +119,40 @@ def test_a_quiet_tenant_is_not_refused_for_a_loud_one():
 
     assert refuse(NOW, request(1.0, tenant="loud"), backlog, [Load(STEADY, 0)]) is not None
     assert refuse(NOW, request(1.0, tenant="quiet"), backlog, [Load(STEADY, 0)]) is None
+
+
+def has_room(forecast: Forecast, now: float = NOW) -> bool:
+    """Whether what can be shed is let in behind ten rows, if it has a second."""
+    ours = Queued("", now + 1.0, criticality=4)
+    return forecast.late(now, ours, [request(0.2, rows=10)], 10, [Load(STEADY, 0)]) is None
+
+
+def test_who_was_let_in_is_expected_to_be_followed_by_more_for_a_while():
+    """What can be shed leaves room for what matters, and gets it back when nobody comes for it."""
+    forecast, critical = Forecast(), request(1.0, rows=90, criticality=1)
+    assert forecast.late(NOW, critical, (), 0, [Load(STEADY, 0)]) is None
+    forecast.joined(critical)
+
+    assert not has_room(forecast)
+    assert has_room(forecast, NOW + 10 * ARRIVALS_SECONDS)
+
+
+def test_who_was_refused_keeps_nobody_out():
+    """One who asks for a million rows at once would otherwise shut out all that are less critical, for seconds."""
+    forecast, greedy = Forecast(), request(0.003, rows=1_000_000, criticality=1)
+    assert forecast.late(NOW, greedy, [request(0.2, rows=10)], 10, [Load(STEADY, 0)]) is not None
+
+    assert has_room(forecast)
+
+
+def test_what_cannot_be_computed_in_its_time_is_not_expected_again():
+    """It is let in while nobody waits, but workers that have told their speed will never compute it."""
+    forecast, greedy = Forecast(), request(0.003, rows=1_000_000, criticality=1)
+    assert forecast.late(NOW, greedy, (), 0, [Load(STEADY, 0)]) is None
+    forecast.joined(greedy)
+    forecast.left(greedy)
+
+    assert has_room(forecast)
 
 
 def test_the_refusal_says_how_long_and_when_to_come_back():
