@@ -2,9 +2,10 @@
 
 The client-side throttle of Google's SRE book (chapter 21, "Handling Overload"): of the requests of the last minute, as
 many as `max(0, (requests - K * accepted) / (requests + 1))` are refused here, by chance. K is 2 for what is critical:
-the server then sees twice what it accepts. It is 1.1 for what can be shed. Two things are our own: a few requests prove
-nothing, and a server that has refused nothing for some seconds is not overloaded any more, whatever the last minute was
-like. Without that, a client would need most of a minute to come back.
+the server then sees twice what it accepts. It is 1.1 for what can be shed. Three things are our own: a request counts
+once it is known what became of it, lest a restart that refuses one while many are slow looks like overload; a few
+requests prove nothing; and a server that has refused nothing for some seconds is not overloaded any more, whatever the
+last minute was like. Without that, a client would need most of a minute to come back.
 """
 
 from __future__ import annotations
@@ -61,20 +62,33 @@ class Throttle:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Counts an attempt and what the server makes of it: the errors raised inside."""
+        """Counts an attempt by what the server makes of it: the errors raised inside."""
         self._sent_at = self._clock()
-        self._requests.add()
         try:
             yield
-        except (Overloaded, Unavailable):
-            self._refused_at = self._clock()
-            raise
         except (DeadlineExceeded, Cancelled):
             raise  # who knows
-        except InferwayError:
-            self._accepted.add()
+        except (Overloaded, Unavailable) as error:
+            if not _never_left(error):
+                self._refuse()
             raise
+        except InferwayError:
+            self._accept()
+            raise
+        self._accept()
+
+    def _accept(self) -> None:
+        self._requests.add()
         self._accepted.add()
+
+    def _refuse(self) -> None:
+        self._requests.add()
+        self._refused_at = self._clock()
+
+
+def _never_left(error: InferwayError) -> bool:
+    """Whether gRPC itself refused the message, which is too large at any load; a server names a reason of its own."""
+    return type(error) is Overloaded and not error.retryable
 
 
 class Throttles:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import random
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 
-from inferway.errors import InferwayError, InvalidField, QueueFull, Throttled
+from inferway.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    Draining,
+    InferwayError,
+    InvalidField,
+    Overloaded,
+    QueueFull,
+    Throttled,
+)
 from inferway_client.throttle import CALM_SECONDS, LEAST_REQUESTS, MAX_ENDPOINTS, Throttle, Throttles
 from tests.unit.client.test_retries import Clock
 
@@ -89,6 +98,53 @@ def test_errors_of_the_request_are_answers():
     throttle = Throttle("digits", 1.1, Clock(), lambda: 0.0)
     fail(throttle, 10 * LEAST_REQUESTS, InvalidField.at("inputs", "wrong"))
     throttle.admit()
+
+
+def test_calls_on_their_way_are_not_refusals():
+    """A rolling restart refuses one while fifty slow ones compute: that is no overload."""
+    throttle = Throttle("digits", 1.1, Clock(), lambda: 0.0)
+    with ExitStack() as on_their_way:
+        for _ in range(50):
+            on_their_way.enter_context(throttle.sending())
+        fail(throttle, 1, Draining("restarts"))
+        throttle.admit()
+    fail(throttle, 1, Draining("restarts"))
+    throttle.admit()
+
+
+@pytest.mark.parametrize("error", [Cancelled("not wanted"), DeadlineExceeded("slow")], ids=["cancelled", "late"])
+def test_calls_of_which_nothing_is_known_do_not_count(error: InferwayError):
+    """A caller that gives up often would otherwise hold itself back at the first refusal."""
+    throttle = Throttle("digits", 1.1, Clock(), lambda: 0.0)
+    fail(throttle, 10 * LEAST_REQUESTS, error)
+    fail(throttle, 1)
+    throttle.admit()
+
+
+def test_a_message_that_is_too_large_for_the_connection_says_nothing_of_load():
+    """It never reached the server, and would not at any load; what a server refuses for good under load does count."""
+    throttle = Throttle("digits", 1.1, Clock(), lambda: 0.0)
+    too_large, full = Overloaded("too large"), QueueFull("full")
+    too_large.retry_after_seconds = full.retry_after_seconds = None
+    fail(throttle, 10 * LEAST_REQUESTS, too_large)
+    throttle.admit()
+    fail(throttle, 10 * LEAST_REQUESTS, full)
+    with pytest.raises(Throttled):
+        throttle.admit()
+
+
+def test_calls_that_are_held_back_count_as_requests():
+    """The share grows with what callers want, not with what is sent; otherwise it would swing."""
+    throttle = Throttle("digits", 2.0, Clock(), lambda: 0.0)
+    for _ in range(LEAST_REQUESTS):
+        with throttle.sending():
+            pass
+    fail(throttle, 2 * LEAST_REQUESTS)
+    before = throttle.share
+    with pytest.raises(Throttled):
+        throttle.admit()
+
+    assert throttle.share > before
 
 
 def test_an_overloaded_endpoint_does_not_hold_back_others():
