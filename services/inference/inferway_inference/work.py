@@ -15,8 +15,8 @@ from inferway_inference.signatures import Signature
 from inferway_inference.tensors import Tensor
 
 NO_SIGNATURE = Signature("", (), ())
-HANGS_AT_SECONDS = 1.0
-"""No batch that computes for less hangs: a busy machine may keep any of them waiting for a moment."""
+HANGS_AT_SECONDS = 10.0
+"""No batch that computes for less hangs: the machine may be busy, and some content is heavier than any before it."""
 HANGS_AT_TIMES = 20
 """What was expected: a batch that takes longer, and that nobody waits for any more, hangs."""
 HANGS_AT_UNKNOWN_SECONDS = 10.0

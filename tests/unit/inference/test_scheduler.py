@@ -138,10 +138,10 @@ def test_a_runner_that_computes_for_too_long_is_noticed():
 @pytest.mark.parametrize(
     ("expected", "deadlines", "overdue_at"),
     [
-        (0.01, (2.0,), 2.0),
-        (0.01, (0.5,), 1.0),
-        (0.01, (0.5, 3.0), 3.0),
-        (0.2, (0.5,), 4.0),
+        (0.01, (12.0,), 12.0),
+        (0.01, (0.5,), 10.0),
+        (0.01, (0.5, 13.0), 13.0),
+        (0.7, (1.5,), 14.0),
         (1.0, (2.0,), 20.0),
         (0.0, (0.5,), 10.0),
         (0.01, (1000.0,), 60.0),
@@ -177,7 +177,7 @@ def test_a_batch_that_waited_at_the_runner_hangs_no_sooner_for_that():
     own.finished(slow, 1.8, now=1.8)
 
     assert not own.decide(1.8).overdue
-    assert own.decide(1.8).wake_at == pytest.approx(2.8)
+    assert own.decide(1.8).wake_at == pytest.approx(11.8)
 
 
 def test_a_withdrawn_request_is_not_computed():
