@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import metadata
@@ -36,6 +37,10 @@ from inferway_gateway.outcomes import Outcomes
 from inferway_gateway.predictor import Predictor, PredictorOptions, Routing
 from inferway_gateway.routing import TableRefused
 from inferway_gateway.settings import GatewaySettings
+
+_LOG = logging.getLogger(__name__)
+
+PREPARE_SECONDS = 5.0
 
 
 class Gateway:
@@ -92,6 +97,8 @@ async def running(settings: GatewaySettings, process: Process) -> AsyncIterator[
         stack.push_async_callback(gateway.fleet.close)
         stack.push_async_callback(gateway.feed.stop)
         await gateway.feed.start()
+        if settings.share_port:
+            await _prepare(gateway)
         await server.start()
         await stack.enter_async_context(_background(reporter.run(), "health"))
         if settings.http_address:
@@ -100,6 +107,16 @@ async def running(settings: GatewaySettings, process: Process) -> AsyncIterator[
             app = application(lambda: gateway.models.synchronised, about)
             await stack.enter_async_context(serving_http(settings.http_address, app, share_port=settings.share_port))
         yield server
+
+
+async def _prepare(gateway: Gateway) -> None:
+    """Returns when `gateway` can answer, or cannot soon: who shares a port gets calls as soon as it listens."""
+    try:
+        async with asyncio.timeout(PREPARE_SECONDS):
+            await gateway.feed.wait_synchronised()
+            await gateway.fleet.wait_reached()
+    except TimeoutError:
+        _LOG.warning("listening before all workers were reached")
 
 
 def _open_doors(server: Server, gateway: Gateway, settings: GatewaySettings) -> None:
