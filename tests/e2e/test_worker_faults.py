@@ -90,6 +90,7 @@ async def test_a_frozen_worker_is_found_out_within_seconds(pair: Stack) -> None:
     check("workers frozen in turn", pair, frozen_at, figures)
 
 
+@pytest.mark.quiet
 async def test_a_worker_behind_a_black_hole_is_found_out_within_seconds(pair: Stack) -> None:
     """Connections stay up and nothing passes, as when a firewall forgets them."""
     worker, before = pair.workers[0], pair.workers[0].environment
