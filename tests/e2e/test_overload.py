@@ -51,7 +51,6 @@ def peak_rate(slow: Stack) -> float:
 
 
 @pytest.mark.chaos
-@pytest.mark.quiet
 async def test_five_times_the_capacity_costs_nothing_but_refusals(slow: Stack, peak_rate: float):
     """A server that collapses under too much load serves nobody, and stays down when the load goes."""
     result = await flood(slow, peak_rate, 4.0)
