@@ -8,7 +8,7 @@ The branches say what a caller can do; the leaves are facts. Each leaf has its o
     │   ├── InvalidField · InvalidName · InvalidPath · InvalidParameter · MalformedMessage · StreamProtocolViolated
     │   ├── UnknownInput · MissingInput · DuplicateInput · UnknownOutput · UnknownSignature
     │   ├── DatatypeMismatch · ShapeMismatch · ContentsMismatch · MixedContents · InvalidBytesTensor
-    │   ├── NanNotAllowed · InvalidBatch
+    │   ├── NanNotAllowed · InvalidBatch · SessionRequired
     │   └── CorruptArtifact · DigestMismatch
     ├── NotFound             name something that exists           NOT_FOUND
     ├── AlreadyExists        choose another name                  ALREADY_EXISTS
@@ -275,6 +275,12 @@ class InvalidPath(InvalidRequest):
     reason = "INVALID_PATH"
 
 
+class SessionRequired(InvalidRequest):
+    """The model keeps state: it answers streams and sequences only."""
+
+    reason = "SESSION_REQUIRED"
+
+
 class CorruptArtifact(InvalidRequest):
     """An artifact that cannot be read as what it claims to be."""
 
@@ -329,6 +335,12 @@ class ArtifactNotFound(NotFound):
     reason = "ARTIFACT_NOT_FOUND"
 
 
+class SessionNotFound(NotFound):
+    """The session ended or expired, or the gateway that kept it is gone."""
+
+    reason = "SESSION_NOT_FOUND"
+
+
 class EndpointExists(AlreadyExists):
     """An endpoint of that name exists."""
 
@@ -377,6 +389,12 @@ class GoldenMismatch(FailedPrecondition):
     reason = "GOLDEN_MISMATCH"
 
 
+class SessionVersionGone(FailedPrecondition):
+    """The version that a session's state belongs to is gone."""
+
+    reason = "SESSION_VERSION_GONE"
+
+
 class RequestIdReused(FailedPrecondition):
     """The request_id belongs to a different request."""
 
@@ -393,6 +411,12 @@ class UploadConflict(Aborted):
     """Another call writes the same file."""
 
     reason = "UPLOAD_CONFLICT"
+
+
+class SessionTakenOver(Aborted):
+    """Another stream has resumed the session."""
+
+    reason = "SESSION_TAKEN_OVER"
 
 
 class UploadOffsetMismatch(OutOfRange):
@@ -438,6 +462,20 @@ class MemoryPressure(Overloaded):
 
     reason = "MEMORY_PRESSURE"
     default_retry_after_seconds = 1.0
+
+
+class SlowConsumer(Overloaded):
+    """The client did not read its results for too long."""
+
+    reason = "SLOW_CONSUMER"
+    default_retry_after_seconds = None
+
+
+class SessionStateTooLarge(Overloaded):
+    """The model's state is larger than a session may keep."""
+
+    reason = "SESSION_STATE_TOO_LARGE"
+    default_retry_after_seconds = None
 
 
 class Throttled(Overloaded):
@@ -492,6 +530,12 @@ class StoreUnavailable(Unavailable):
 
     reason = "STORE_UNAVAILABLE"
     default_retry_after_seconds = 1.0
+
+
+class SessionStoreUnavailable(Unavailable):
+    """The store of the sessions cannot be reached."""
+
+    reason = "SESSION_STORE_UNAVAILABLE"
 
 
 class Unreachable(Unavailable):

@@ -27,15 +27,15 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from inferway.type.v1 import tensor_pb2 as inferway_dot_type_dot_v1_dot_tensor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/inferway/prediction/v1/prediction_service.proto\x12\x16inferway.prediction.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1dinferway/type/v1/tensor.proto\"c\n\x06Target\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05\x61lias\x18\x03 \x01(\tH\x00\x12\x11\n\tsignature\x18\x04 \x01(\tB\x10\n\x0eversion_choice\"\xbc\x01\n\x0ePredictRequest\x12.\n\x06target\x18\x01 \x01(\x0b\x32\x1e.inferway.prediction.v1.Target\x12(\n\x06inputs\x18\x02 \x03(\x0b\x32\x18.inferway.type.v1.Tensor\x12\x14\n\x0coutput_names\x18\x03 \x03(\t\x12\n\n\x02id\x18\x04 \x01(\t\x12\x14\n\x0c\x61\x66\x66inity_key\x18\x05 \x01(\t\x12\x18\n\x10timing_requested\x18\x06 \x01(\x08\"\xad\x01\n\x0fPredictResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12)\n\x07outputs\x18\x03 \x03(\x0b\x32\x18.inferway.type.v1.Tensor\x12\x15\n\rprediction_id\x18\x04 \x01(\t\x12(\n\x06timing\x18\x05 \x01(\x0b\x32\x18.inferway.type.v1.Timing\x12\x0b\n\x03\x61rm\x18\x06 \x01(\t\"\x89\x01\n\x14StreamPredictRequest\x12\x32\n\x04open\x18\x01 \x01(\x0b\x32\".inferway.prediction.v1.StreamOpenH\x00\x12\x32\n\x04item\x18\x02 \x01(\x0b\x32\".inferway.prediction.v1.StreamItemH\x00\x42\t\n\x07message\"\xcd\x01\n\nStreamOpen\x12.\n\x06target\x18\x01 \x01(\x0b\x32\x1e.inferway.prediction.v1.Target\x12\x32\n\x05order\x18\x02 \x01(\x0e\x32#.inferway.prediction.v1.ResultOrder\x12\x15\n\rmax_in_flight\x18\x03 \x01(\x05\x12\x14\n\x0coutput_names\x18\x04 \x03(\t\x12\x14\n\x0c\x61\x66\x66inity_key\x18\x05 \x01(\t\x12\x18\n\x10timing_requested\x18\x06 \x01(\x08\"\x84\x01\n\nStreamItem\x12\n\n\x02id\x18\x01 \x01(\x04\x12(\n\x06inputs\x18\x02 \x03(\x0b\x32\x18.inferway.type.v1.Tensor\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x61\x66\x66inity_key\x18\x04 \x01(\t\"\xc8\x01\n\x15StreamPredictResponse\x12\x36\n\x06opened\x18\x01 \x01(\x0b\x32$.inferway.prediction.v1.StreamOpenedH\x00\x12\x36\n\x06result\x18\x02 \x01(\x0b\x32$.inferway.prediction.v1.StreamResultH\x00\x12\x34\n\x05\x64rain\x18\x03 \x01(\x0b\x32#.inferway.prediction.v1.StreamDrainH\x00\x42\t\n\x07message\"%\n\x0cStreamOpened\x12\x15\n\rmax_in_flight\x18\x01 \x01(\x05\"\x8a\x01\n\x0cStreamResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12>\n\nprediction\x18\x02 \x01(\x0b\x32(.inferway.prediction.v1.StreamPredictionH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xa2\x01\n\x10StreamPrediction\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12)\n\x07outputs\x18\x02 \x03(\x0b\x32\x18.inferway.type.v1.Tensor\x12\x15\n\rprediction_id\x18\x03 \x01(\t\x12(\n\x06timing\x18\x04 \x01(\x0b\x32\x18.inferway.type.v1.Timing\x12\x0b\n\x03\x61rm\x18\x05 \x01(\t\"7\n\x0bStreamDrain\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration*d\n\x0bResultOrder\x12\x1c\n\x18RESULT_ORDER_UNSPECIFIED\x10\x00\x12\x1d\n\x19RESULT_ORDER_AS_COMPLETED\x10\x01\x12\x18\n\x14RESULT_ORDER_ORDERED\x10\x02\x32\xe1\x01\n\x11PredictionService\x12Z\n\x07Predict\x12&.inferway.prediction.v1.PredictRequest\x1a\'.inferway.prediction.v1.PredictResponse\x12p\n\rStreamPredict\x12,.inferway.prediction.v1.StreamPredictRequest\x1a-.inferway.prediction.v1.StreamPredictResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/inferway/prediction/v1/prediction_service.proto\x12\x16inferway.prediction.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17google/rpc/status.proto\x1a\x1dinferway/type/v1/tensor.proto\"c\n\x06Target\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x11\n\x07version\x18\x02 \x01(\x03H\x00\x12\x0f\n\x05\x61lias\x18\x03 \x01(\tH\x00\x12\x11\n\tsignature\x18\x04 \x01(\tB\x10\n\x0eversion_choice\"\xbc\x01\n\x0ePredictRequest\x12.\n\x06target\x18\x01 \x01(\x0b\x32\x1e.inferway.prediction.v1.Target\x12(\n\x06inputs\x18\x02 \x03(\x0b\x32\x18.inferway.type.v1.Tensor\x12\x14\n\x0coutput_names\x18\x03 \x03(\t\x12\n\n\x02id\x18\x04 \x01(\t\x12\x14\n\x0c\x61\x66\x66inity_key\x18\x05 \x01(\t\x12\x18\n\x10timing_requested\x18\x06 \x01(\x08\"\xad\x01\n\x0fPredictResponse\x12\n\n\x02id\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12)\n\x07outputs\x18\x03 \x03(\x0b\x32\x18.inferway.type.v1.Tensor\x12\x15\n\rprediction_id\x18\x04 \x01(\t\x12(\n\x06timing\x18\x05 \x01(\x0b\x32\x18.inferway.type.v1.Timing\x12\x0b\n\x03\x61rm\x18\x06 \x01(\t\"\x81\x02\n\x14StreamPredictRequest\x12\x32\n\x04open\x18\x01 \x01(\x0b\x32\".inferway.prediction.v1.StreamOpenH\x00\x12\x32\n\x04item\x18\x02 \x01(\x0b\x32\".inferway.prediction.v1.StreamItemH\x00\x12@\n\x0b\x61\x63knowledge\x18\x03 \x01(\x0b\x32).inferway.prediction.v1.StreamAcknowledgeH\x00\x12\x34\n\x05items\x18\x04 \x01(\x0b\x32#.inferway.prediction.v1.StreamItemsH\x00\x42\t\n\x07message\"\xc3\x02\n\nStreamOpen\x12.\n\x06target\x18\x01 \x01(\x0b\x32\x1e.inferway.prediction.v1.Target\x12\x32\n\x05order\x18\x02 \x01(\x0e\x32#.inferway.prediction.v1.ResultOrder\x12\x15\n\rmax_in_flight\x18\x03 \x01(\x05\x12\x14\n\x0coutput_names\x18\x04 \x03(\t\x12\x14\n\x0c\x61\x66\x66inity_key\x18\x05 \x01(\t\x12\x18\n\x10timing_requested\x18\x06 \x01(\x08\x12\x1c\n\x14\x61\x63knowledges_results\x18\x07 \x01(\x08\x12\x35\n\x06resume\x18\x08 \x01(\x0b\x32%.inferway.prediction.v1.SessionResume\x12\x1f\n\x17max_results_per_message\x18\t \x01(\x05\"9\n\rSessionResume\x12\r\n\x05token\x18\x01 \x01(\t\x12\x19\n\x11\x61\x63knowledged_item\x18\x02 \x01(\x04\"\x84\x01\n\nStreamItem\x12\n\n\x02id\x18\x01 \x01(\x04\x12(\n\x06inputs\x18\x02 \x03(\x0b\x32\x18.inferway.type.v1.Tensor\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0c\x61\x66\x66inity_key\x18\x04 \x01(\t\"@\n\x0bStreamItems\x12\x31\n\x05items\x18\x01 \x03(\x0b\x32\".inferway.prediction.v1.StreamItem\"$\n\x11StreamAcknowledge\x12\x0f\n\x07results\x18\x01 \x01(\x04\"\xc0\x02\n\x15StreamPredictResponse\x12\x36\n\x06opened\x18\x01 \x01(\x0b\x32$.inferway.prediction.v1.StreamOpenedH\x00\x12\x36\n\x06result\x18\x02 \x01(\x0b\x32$.inferway.prediction.v1.StreamResultH\x00\x12\x34\n\x05\x64rain\x18\x03 \x01(\x0b\x32#.inferway.prediction.v1.StreamDrainH\x00\x12<\n\theartbeat\x18\x04 \x01(\x0b\x32\'.inferway.prediction.v1.StreamHeartbeatH\x00\x12\x38\n\x07results\x18\x05 \x01(\x0b\x32%.inferway.prediction.v1.StreamResultsH\x00\x42\t\n\x07message\"\x94\x01\n\x0cStreamOpened\x12\x15\n\rmax_in_flight\x18\x01 \x01(\x05\x12\x35\n\x12heartbeat_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x36\n\x07session\x18\x03 \x01(\x0b\x32%.inferway.prediction.v1.SessionOpened\"|\n\rSessionOpened\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\x14\n\x0c\x61pplied_item\x18\x02 \x01(\x04\x12(\n\x05grace\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x15\n\rmodel_version\x18\x04 \x01(\t\"\x11\n\x0fStreamHeartbeat\"F\n\rStreamResults\x12\x35\n\x07results\x18\x01 \x03(\x0b\x32$.inferway.prediction.v1.StreamResult\"\x8a\x01\n\x0cStreamResult\x12\n\n\x02id\x18\x01 \x01(\x04\x12>\n\nprediction\x18\x02 \x01(\x0b\x32(.inferway.prediction.v1.StreamPredictionH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\xa2\x01\n\x10StreamPrediction\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12)\n\x07outputs\x18\x02 \x03(\x0b\x32\x18.inferway.type.v1.Tensor\x12\x15\n\rprediction_id\x18\x03 \x01(\t\x12(\n\x06timing\x18\x04 \x01(\x0b\x32\x18.inferway.type.v1.Timing\x12\x0b\n\x03\x61rm\x18\x05 \x01(\t\"7\n\x0bStreamDrain\x12(\n\x05grace\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration*d\n\x0bResultOrder\x12\x1c\n\x18RESULT_ORDER_UNSPECIFIED\x10\x00\x12\x1d\n\x19RESULT_ORDER_AS_COMPLETED\x10\x01\x12\x18\n\x14RESULT_ORDER_ORDERED\x10\x02\x32\xe1\x01\n\x11PredictionService\x12Z\n\x07Predict\x12&.inferway.prediction.v1.PredictRequest\x1a\'.inferway.prediction.v1.PredictResponse\x12p\n\rStreamPredict\x12,.inferway.prediction.v1.StreamPredictRequest\x1a-.inferway.prediction.v1.StreamPredictResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'inferway.prediction.v1.prediction_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RESULTORDER']._serialized_start=1719
-  _globals['_RESULTORDER']._serialized_end=1819
+  _globals['_RESULTORDER']._serialized_start=2569
+  _globals['_RESULTORDER']._serialized_end=2669
   _globals['_TARGET']._serialized_start=163
   _globals['_TARGET']._serialized_end=262
   _globals['_PREDICTREQUEST']._serialized_start=265
@@ -43,21 +43,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PREDICTRESPONSE']._serialized_start=456
   _globals['_PREDICTRESPONSE']._serialized_end=629
   _globals['_STREAMPREDICTREQUEST']._serialized_start=632
-  _globals['_STREAMPREDICTREQUEST']._serialized_end=769
-  _globals['_STREAMOPEN']._serialized_start=772
-  _globals['_STREAMOPEN']._serialized_end=977
-  _globals['_STREAMITEM']._serialized_start=980
-  _globals['_STREAMITEM']._serialized_end=1112
-  _globals['_STREAMPREDICTRESPONSE']._serialized_start=1115
-  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1315
-  _globals['_STREAMOPENED']._serialized_start=1317
-  _globals['_STREAMOPENED']._serialized_end=1354
-  _globals['_STREAMRESULT']._serialized_start=1357
-  _globals['_STREAMRESULT']._serialized_end=1495
-  _globals['_STREAMPREDICTION']._serialized_start=1498
-  _globals['_STREAMPREDICTION']._serialized_end=1660
-  _globals['_STREAMDRAIN']._serialized_start=1662
-  _globals['_STREAMDRAIN']._serialized_end=1717
-  _globals['_PREDICTIONSERVICE']._serialized_start=1822
-  _globals['_PREDICTIONSERVICE']._serialized_end=2047
+  _globals['_STREAMPREDICTREQUEST']._serialized_end=889
+  _globals['_STREAMOPEN']._serialized_start=892
+  _globals['_STREAMOPEN']._serialized_end=1215
+  _globals['_SESSIONRESUME']._serialized_start=1217
+  _globals['_SESSIONRESUME']._serialized_end=1274
+  _globals['_STREAMITEM']._serialized_start=1277
+  _globals['_STREAMITEM']._serialized_end=1409
+  _globals['_STREAMITEMS']._serialized_start=1411
+  _globals['_STREAMITEMS']._serialized_end=1475
+  _globals['_STREAMACKNOWLEDGE']._serialized_start=1477
+  _globals['_STREAMACKNOWLEDGE']._serialized_end=1513
+  _globals['_STREAMPREDICTRESPONSE']._serialized_start=1516
+  _globals['_STREAMPREDICTRESPONSE']._serialized_end=1836
+  _globals['_STREAMOPENED']._serialized_start=1839
+  _globals['_STREAMOPENED']._serialized_end=1987
+  _globals['_SESSIONOPENED']._serialized_start=1989
+  _globals['_SESSIONOPENED']._serialized_end=2113
+  _globals['_STREAMHEARTBEAT']._serialized_start=2115
+  _globals['_STREAMHEARTBEAT']._serialized_end=2132
+  _globals['_STREAMRESULTS']._serialized_start=2134
+  _globals['_STREAMRESULTS']._serialized_end=2204
+  _globals['_STREAMRESULT']._serialized_start=2207
+  _globals['_STREAMRESULT']._serialized_end=2345
+  _globals['_STREAMPREDICTION']._serialized_start=2348
+  _globals['_STREAMPREDICTION']._serialized_end=2510
+  _globals['_STREAMDRAIN']._serialized_start=2512
+  _globals['_STREAMDRAIN']._serialized_end=2567
+  _globals['_PREDICTIONSERVICE']._serialized_start=2672
+  _globals['_PREDICTIONSERVICE']._serialized_end=2897
 # @@protoc_insertion_point(module_scope)

@@ -184,6 +184,8 @@ class StreamPredictRequest(_message.Message):
 
     OPEN_FIELD_NUMBER: _builtins.int
     ITEM_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGE_FIELD_NUMBER: _builtins.int
+    ITEMS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def open(self) -> Global___StreamOpen:
         """The first message, and only that."""
@@ -192,17 +194,27 @@ class StreamPredictRequest(_message.Message):
     def item(self) -> Global___StreamItem:
         """An input to predict from."""
 
+    @_builtins.property
+    def acknowledge(self) -> Global___StreamAcknowledge:
+        """Results have arrived."""
+
+    @_builtins.property
+    def items(self) -> Global___StreamItems:
+        """Several items in one message, which costs both sides less than a message for each."""
+
     def __init__(
         self,
         *,
         open: Global___StreamOpen | None = ...,
         item: Global___StreamItem | None = ...,
+        acknowledge: Global___StreamAcknowledge | None = ...,
+        items: Global___StreamItems | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "message", b"message", "open", b"open"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "item", b"item", "items", b"items", "message", b"message", "open", b"open"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item", b"item", "message", b"message", "open", b"open"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledge", b"acknowledge", "item", b"item", "items", b"items", "message", b"message", "open", b"open"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "item"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["open", "item", "acknowledge", "items"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -220,14 +232,25 @@ class StreamOpen(_message.Message):
     OUTPUT_NAMES_FIELD_NUMBER: _builtins.int
     AFFINITY_KEY_FIELD_NUMBER: _builtins.int
     TIMING_REQUESTED_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGES_RESULTS_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    MAX_RESULTS_PER_MESSAGE_FIELD_NUMBER: _builtins.int
     order: Global___ResultOrder.ValueType
     """In which order results come; unspecified means as completed."""
     max_in_flight: _builtins.int
-    """How many items the client wants unanswered at once. The server may permit fewer; zero lets it choose."""
+    """How many items the client wants in flight at once. The server may permit fewer; zero lets it choose. An item is in
+    flight until its result was sent, or, if the client acknowledges, until that was acknowledged.
+    """
     affinity_key: _builtins.str
     """As in PredictRequest, for every item that brings none of its own."""
     timing_requested: _builtins.bool
-    """Asks for `StreamResult.timing`."""
+    """Asks for `StreamPrediction.timing`."""
+    acknowledges_results: _builtins.bool
+    """The client sends `acknowledge` for the results it has. With a stateful model this makes the session one that can be
+    resumed.
+    """
+    max_results_per_message: _builtins.int
+    """How many results the client takes in one `results` message, at most 1,024; 0 sends each alone, as `result`."""
     @_builtins.property
     def target(self) -> Global___Target:
         """Which model answers every item."""
@@ -235,6 +258,10 @@ class StreamOpen(_message.Message):
     @_builtins.property
     def output_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Outputs to return; empty means all."""
+
+    @_builtins.property
+    def resume(self) -> Global___SessionResume:
+        """Goes on with a session whose stream was lost. `target` must be that of its first stream."""
 
     def __init__(
         self,
@@ -245,14 +272,45 @@ class StreamOpen(_message.Message):
         output_names: _abc.Iterable[_builtins.str] | None = ...,
         affinity_key: _builtins.str = ...,
         timing_requested: _builtins.bool = ...,
+        acknowledges_results: _builtins.bool = ...,
+        resume: Global___SessionResume | None = ...,
+        max_results_per_message: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resume", b"resume", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["affinity_key", b"affinity_key", "max_in_flight", b"max_in_flight", "order", b"order", "output_names", b"output_names", "target", b"target", "timing_requested", b"timing_requested"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledges_results", b"acknowledges_results", "affinity_key", b"affinity_key", "max_in_flight", b"max_in_flight", "max_results_per_message", b"max_results_per_message", "order", b"order", "output_names", b"output_names", "resume", b"resume", "target", b"target", "timing_requested", b"timing_requested"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamOpen: _TypeAlias = StreamOpen  # noqa: Y015
+
+@_typing.final
+class SessionResume(_message.Message):
+    """Goes on with a session."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    ACKNOWLEDGED_ITEM_FIELD_NUMBER: _builtins.int
+    token: _builtins.str
+    """From `StreamOpened.session`."""
+    acknowledged_item: _builtins.int
+    """The client has every result up to that of this item. Those after it, as far as they were known, are sent again
+    before any other.
+    """
+    def __init__(
+        self,
+        *,
+        token: _builtins.str = ...,
+        acknowledged_item: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["acknowledged_item", b"acknowledged_item", "token", b"token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionResume: _TypeAlias = SessionResume  # noqa: Y015
 
 @_typing.final
 class StreamItem(_message.Message):
@@ -265,7 +323,10 @@ class StreamItem(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     AFFINITY_KEY_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Names the item in its result; unique among the unanswered items of the stream."""
+    """Names the item in its result; unique among the unanswered items of the stream. In a session ids must increase from
+    item to item, also over several streams; items up to `SessionOpened.applied_item` are ignored, since their results
+    are known.
+    """
     affinity_key: _builtins.str
     """As in PredictRequest."""
     @_builtins.property
@@ -293,6 +354,52 @@ class StreamItem(_message.Message):
 Global___StreamItem: _TypeAlias = StreamItem  # noqa: Y015
 
 @_typing.final
+class StreamItems(_message.Message):
+    """Several items, which are as independent of each other as if each had come alone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEMS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamItem]:
+        """In order."""
+
+    def __init__(
+        self,
+        *,
+        items: _abc.Iterable[Global___StreamItem] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["items", b"items"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamItems: _TypeAlias = StreamItems  # noqa: Y015
+
+@_typing.final
+class StreamAcknowledge(_message.Message):
+    """Results have arrived: the server need not keep them, and there is room for more items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    results: _builtins.int
+    """How many results of this stream have arrived by now, in all."""
+    def __init__(
+        self,
+        *,
+        results: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamAcknowledge: _TypeAlias = StreamAcknowledge  # noqa: Y015
+
+@_typing.final
 class StreamPredictResponse(_message.Message):
     """A message of the server on a stream."""
 
@@ -301,6 +408,8 @@ class StreamPredictResponse(_message.Message):
     OPENED_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_FIELD_NUMBER: _builtins.int
+    RESULTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def opened(self) -> Global___StreamOpened:
         """Answers `open`, before any result."""
@@ -313,18 +422,28 @@ class StreamPredictResponse(_message.Message):
     def drain(self) -> Global___StreamDrain:
         """The server wants to stop: send no more items, half-close, open a new stream. Items sent are still answered."""
 
+    @_builtins.property
+    def heartbeat(self) -> Global___StreamHeartbeat:
+        """Nothing else was sent for a while; the server is there."""
+
+    @_builtins.property
+    def results(self) -> Global___StreamResults:
+        """Answers several items, if the client asked for that."""
+
     def __init__(
         self,
         *,
         opened: Global___StreamOpened | None = ...,
         result: Global___StreamResult | None = ...,
         drain: Global___StreamDrain | None = ...,
+        heartbeat: Global___StreamHeartbeat | None = ...,
+        results: Global___StreamResults | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "message", b"message", "opened", b"opened", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened", "result", b"result", "results", b"results"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "message", b"message", "opened", b"opened", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["drain", b"drain", "heartbeat", b"heartbeat", "message", b"message", "opened", b"opened", "result", b"result", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "result", "drain"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["opened", "result", "drain", "heartbeat", "results"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -337,20 +456,109 @@ class StreamOpened(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    HEARTBEAT_INTERVAL_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
     max_in_flight: _builtins.int
-    """Items that may be unanswered at once. An item beyond that is answered with TOO_MANY_CONCURRENT."""
+    """Items that may be in flight at once. An item beyond that is answered with TOO_MANY_CONCURRENT."""
+    @_builtins.property
+    def heartbeat_interval(self) -> _duration_pb2.Duration:
+        """A message comes at least this often; a client that hears nothing for three times as long may give the stream up."""
+
+    @_builtins.property
+    def session(self) -> Global___SessionOpened:
+        """Set if the model is stateful."""
+
     def __init__(
         self,
         *,
         max_in_flight: _builtins.int = ...,
+        heartbeat_interval: _duration_pb2.Duration | None = ...,
+        session: Global___SessionOpened | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "session", b"session"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_in_flight", b"max_in_flight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_interval", b"heartbeat_interval", "max_in_flight", b"max_in_flight", "session", b"session"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StreamOpened: _TypeAlias = StreamOpened  # noqa: Y015
+
+@_typing.final
+class SessionOpened(_message.Message):
+    """The session that the stream carries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    APPLIED_ITEM_FIELD_NUMBER: _builtins.int
+    GRACE_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """For `SessionResume`; a secret of the client. Empty if the session ends with its stream."""
+    applied_item: _builtins.int
+    """The last item that was applied or has failed; 0 in a new session. Send those after it, again if need be."""
+    model_version: _builtins.str
+    """The version whose state it is, for example `models/eta/versions/3`."""
+    @_builtins.property
+    def grace(self) -> _duration_pb2.Duration:
+        """How long the session waits for its client after a stream was lost."""
+
+    def __init__(
+        self,
+        *,
+        resume_token: _builtins.str = ...,
+        applied_item: _builtins.int = ...,
+        grace: _duration_pb2.Duration | None = ...,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["applied_item", b"applied_item", "grace", b"grace", "model_version", b"model_version", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SessionOpened: _TypeAlias = SessionOpened  # noqa: Y015
+
+@_typing.final
+class StreamHeartbeat(_message.Message):
+    """A sign of life."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamHeartbeat: _TypeAlias = StreamHeartbeat  # noqa: Y015
+
+@_typing.final
+class StreamResults(_message.Message):
+    """Answers to several items."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___StreamResult]:
+        """In the order of the stream."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___StreamResult] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StreamResults: _TypeAlias = StreamResults  # noqa: Y015
 
 @_typing.final
 class StreamResult(_message.Message):

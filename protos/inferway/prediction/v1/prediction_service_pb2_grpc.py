@@ -62,7 +62,7 @@ class PredictionServiceServicer(object):
 
         Errors: INVALID_FIELD, INVALID_NAME, UNKNOWN_INPUT, MISSING_INPUT, DUPLICATE_INPUT, UNKNOWN_OUTPUT,
         DATATYPE_MISMATCH, SHAPE_MISMATCH, CONTENTS_MISMATCH, INVALID_BYTES_TENSOR, NAN_NOT_ALLOWED, INVALID_BATCH,
-        UNKNOWN_SIGNATURE, INVALID_PARAMETER, MALFORMED_MESSAGE, ENDPOINT_NOT_FOUND, VERSION_NOT_FOUND,
+        UNKNOWN_SIGNATURE, INVALID_PARAMETER, MALFORMED_MESSAGE, SESSION_REQUIRED, ENDPOINT_NOT_FOUND, VERSION_NOT_FOUND,
         ALIAS_NOT_FOUND, VERSION_UNLOADED, VERSION_NOT_SERVED, VERSION_LOAD_FAILED, QUEUE_FULL, VERSION_NOT_READY,
         NO_WORKER, WORKER_LOST,
         RUNNER_CRASHED, DRAINING, NOT_SYNCHRONISED, DEADLINE_EXCEEDED, CANCELLED, MODEL_FAILED, INTERNAL.
@@ -76,8 +76,15 @@ class PredictionServiceServicer(object):
         exactly one result. A bad item fails alone and never ends the stream. After the client half-closes, every
         outstanding item is answered and the stream ends with OK.
 
+        A stream to a stateful model carries a session: its items are applied one after the other, each to the state that
+        the one before left, and an item that fails leaves the state as it was. If the client acknowledges results, the
+        session outlives the stream for a while: `StreamOpen.resume` goes on with it, on any gateway that shares the
+        session store, and every item is applied exactly once.
+
         Errors (of the stream; items carry those of Predict): STREAM_PROTOCOL, INVALID_FIELD, INVALID_NAME,
-        ENDPOINT_NOT_FOUND, VERSION_NOT_FOUND, ALIAS_NOT_FOUND, TOO_MANY_CONCURRENT, NOT_SYNCHRONISED, DRAINING, INTERNAL.
+        ENDPOINT_NOT_FOUND, VERSION_NOT_FOUND, ALIAS_NOT_FOUND, TOO_MANY_CONCURRENT, NOT_SYNCHRONISED, SLOW_CONSUMER,
+        SESSION_NOT_FOUND, SESSION_TAKEN_OVER, SESSION_VERSION_GONE, SESSION_STORE_UNAVAILABLE, MEMORY_PRESSURE, DRAINING,
+        INTERNAL. Items also: SESSION_STATE_TOO_LARGE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

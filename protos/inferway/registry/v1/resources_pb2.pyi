@@ -79,6 +79,36 @@ ISOLATION_INLINE: Isolation.ValueType  # 3
 """In the worker itself: the least memory and time, and a crash takes the worker with it."""
 Global___Isolation: _TypeAlias = Isolation  # noqa: Y015
 
+class _StreamPolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StreamPolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StreamPolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STREAM_POLICY_UNSPECIFIED: _StreamPolicy.ValueType  # 0
+    """Not set: streams of stateful models finish, those of stateless ones migrate."""
+    STREAM_POLICY_FINISH: _StreamPolicy.ValueType  # 1
+    """It stays with its version, for at most ten minutes; then it is asked to end."""
+    STREAM_POLICY_MIGRATE: _StreamPolicy.ValueType  # 2
+    """Its next item goes to the other version. A session goes only if the state of both versions has the same names,
+    datatypes and shapes, and finishes otherwise.
+    """
+
+class StreamPolicy(_StreamPolicy, metaclass=_StreamPolicyEnumTypeWrapper):
+    """What an open stream does when its endpoint would send it to another version than it has. No item is ever answered by
+    two versions.
+    """
+
+STREAM_POLICY_UNSPECIFIED: StreamPolicy.ValueType  # 0
+"""Not set: streams of stateful models finish, those of stateless ones migrate."""
+STREAM_POLICY_FINISH: StreamPolicy.ValueType  # 1
+"""It stays with its version, for at most ten minutes; then it is asked to end."""
+STREAM_POLICY_MIGRATE: StreamPolicy.ValueType  # 2
+"""Its next item goes to the other version. A session goes only if the state of both versions has the same names,
+datatypes and shapes, and finishes otherwise.
+"""
+Global___StreamPolicy: _TypeAlias = StreamPolicy  # noqa: Y015
+
 @_typing.final
 class Model(_message.Message):
     """A name, and its versions."""
@@ -488,6 +518,7 @@ class VersionConfig(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     idempotent: _builtins.bool
     """Predictions change nothing outside the answer, so they may be repeated after a crash. Unset means true."""
     max_batch_rows: _builtins.int
@@ -506,6 +537,10 @@ class VersionConfig(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The trained model's own figures and origin, shown to people."""
 
+    @_builtins.property
+    def state(self) -> _containers.RepeatedCompositeFieldContainer[Global___StateBinding]:
+        """Makes signatures stateful: outputs that become inputs of the next item of the same session. Callers see neither."""
+
     def __init__(
         self,
         *,
@@ -516,16 +551,59 @@ class VersionConfig(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         isolation: Global___Isolation.ValueType = ...,
         memory_bytes: _builtins.int = ...,
+        state: _abc.Iterable[Global___StateBinding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_idempotent", b"_idempotent", "idempotent", b"idempotent"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotent", b"_idempotent", "description", b"description", "forbid_nan_inputs", b"forbid_nan_inputs", "idempotent", b"idempotent", "isolation", b"isolation", "labels", b"labels", "max_batch_rows", b"max_batch_rows", "memory_bytes", b"memory_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_idempotent", b"_idempotent", "description", b"description", "forbid_nan_inputs", b"forbid_nan_inputs", "idempotent", b"idempotent", "isolation", b"isolation", "labels", b"labels", "max_batch_rows", b"max_batch_rows", "memory_bytes", b"memory_bytes", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__idempotent: _TypeAlias = _typing.Literal["idempotent"]  # noqa: Y015
     _WhichOneofArgType__idempotent: _TypeAlias = _typing.Literal["_idempotent", b"_idempotent"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__idempotent) -> _WhichOneofReturnType__idempotent | None: ...
 
 Global___VersionConfig: _TypeAlias = VersionConfig  # noqa: Y015
+
+@_typing.final
+class StateBinding(_message.Message):
+    """An output that carries a session's state to an input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIGNATURE_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    SHAPE_FIELD_NUMBER: _builtins.int
+    INITIAL_FIELD_NUMBER: _builtins.int
+    signature: _builtins.str
+    """The signature; empty means `serving_default`."""
+    input: _builtins.str
+    """The input that takes the state."""
+    output: _builtins.str
+    """The output that gives the next state; of the same datatype, and of a shape that the input takes."""
+    initial: _builtins.bytes
+    """The state of one row before the first item: raw elements as in `Tensor.raw`. Empty means zeros, or empty strings."""
+    @_builtins.property
+    def shape(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """The shape of one row of the state, without the batch dimension (the whole shape, if the signature has none). Must be
+        given where the signature leaves a dimension open; what is published has it always.
+        """
+
+    def __init__(
+        self,
+        *,
+        signature: _builtins.str = ...,
+        input: _builtins.str = ...,
+        output: _builtins.str = ...,
+        shape: _abc.Iterable[_builtins.int] | None = ...,
+        initial: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["initial", b"initial", "input", b"input", "output", b"output", "shape", b"shape", "signature", b"signature"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StateBinding: _TypeAlias = StateBinding  # noqa: Y015
 
 @_typing.final
 class Upload(_message.Message):
@@ -621,6 +699,7 @@ class Endpoint(_message.Message):
     NEXT_VERSION_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    STREAM_POLICY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`endpoints/{endpoint}`."""
     salt: _builtins.str
@@ -633,6 +712,8 @@ class Endpoint(_message.Message):
     """The version that an automatic endpoint moves to as soon as a worker has it ready."""
     etag: _builtins.str
     """Changes with every change."""
+    stream_policy: Global___StreamPolicy.ValueType
+    """What open streams do when the arms change."""
     @_builtins.property
     def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___Arm]:
         """The versions that get traffic. Weights sum to 10,000."""
@@ -652,10 +733,11 @@ class Endpoint(_message.Message):
         next_version: _builtins.str = ...,
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        stream_policy: Global___StreamPolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "automatic", b"automatic", "create_time", b"create_time", "etag", b"etag", "generation", b"generation", "name", b"name", "next_version", b"next_version", "salt", b"salt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "automatic", b"automatic", "create_time", b"create_time", "etag", b"etag", "generation", b"generation", "name", b"name", "next_version", b"next_version", "salt", b"salt", "stream_policy", b"stream_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

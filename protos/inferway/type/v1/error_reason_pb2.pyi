@@ -64,6 +64,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """INVALID_ARGUMENT. The artifact cannot be read as what it claims to be. Metadata: path."""
     ERROR_REASON_DIGEST_MISMATCH: _ErrorReason.ValueType  # 20
     """INVALID_ARGUMENT. Uploaded bytes differ from the manifest's digest. Metadata: path, expected, actual."""
+    ERROR_REASON_SESSION_REQUIRED: _ErrorReason.ValueType  # 21
+    """INVALID_ARGUMENT. The model keeps state: open a stream, or name a sequence_id. Metadata: model, version."""
     ERROR_REASON_MODEL_NOT_FOUND: _ErrorReason.ValueType  # 30
     """NOT_FOUND. Metadata: model."""
     ERROR_REASON_VERSION_NOT_FOUND: _ErrorReason.ValueType  # 31
@@ -78,6 +80,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND. Metadata: worker."""
     ERROR_REASON_ARTIFACT_NOT_FOUND: _ErrorReason.ValueType  # 36
     """NOT_FOUND. A file that the manifest does not have. Metadata: version or upload, path."""
+    ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 37
+    """NOT_FOUND. The session ended or expired, or was kept by a gateway that is gone: begin a new one."""
     ERROR_REASON_ENDPOINT_EXISTS: _ErrorReason.ValueType  # 40
     """ALREADY_EXISTS. Metadata: endpoint."""
     ERROR_REASON_VERSION_UNLOADED: _ErrorReason.ValueType  # 50
@@ -96,10 +100,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION. The worker has no memory for the version. Metadata: model, version, needed, free (bytes)."""
     ERROR_REASON_GOLDEN_MISMATCH: _ErrorReason.ValueType  # 57
     """FAILED_PRECONDITION. The version answers its own examples differently. Metadata: signature, output, difference."""
+    ERROR_REASON_SESSION_VERSION_GONE: _ErrorReason.ValueType  # 58
+    """FAILED_PRECONDITION. The version that the session's state belongs to is gone: begin a new one. Metadata: model, version."""
     ERROR_REASON_ETAG_MISMATCH: _ErrorReason.ValueType  # 60
     """ABORTED. The resource changed since it was read: read it again. Metadata: resource, expected, actual."""
     ERROR_REASON_UPLOAD_CONFLICT: _ErrorReason.ValueType  # 61
     """ABORTED. Another call is writing the same file: retry, or resume from its committed offset. Metadata: upload, path."""
+    ERROR_REASON_SESSION_TAKEN_OVER: _ErrorReason.ValueType  # 63
+    """ABORTED. Another stream has resumed the session."""
     ERROR_REASON_UPLOAD_OFFSET: _ErrorReason.ValueType  # 62
     """OUT_OF_RANGE. The chunk does not start at the committed offset. Metadata: path, expected, actual."""
     ERROR_REASON_QUEUE_FULL: _ErrorReason.ValueType  # 70
@@ -116,6 +124,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """RESOURCE_EXHAUSTED, with RetryInfo. The server is short of memory, or holds too many bytes of requests already."""
     ERROR_REASON_THROTTLED: _ErrorReason.ValueType  # 76
     """RESOURCE_EXHAUSTED, with RetryInfo. Not sent, as most was refused of late (raised by clients). Metadata: endpoint."""
+    ERROR_REASON_SLOW_CONSUMER: _ErrorReason.ValueType  # 77
+    """RESOURCE_EXHAUSTED. The client did not read its results for too long."""
+    ERROR_REASON_SESSION_STATE_TOO_LARGE: _ErrorReason.ValueType  # 78
+    """RESOURCE_EXHAUSTED. The model's state is larger than a session may keep. Metadata: limit (bytes)."""
     ERROR_REASON_VERSION_NOT_READY: _ErrorReason.ValueType  # 80
     """UNAVAILABLE, with RetryInfo. The version is still being loaded. Metadata: model, version."""
     ERROR_REASON_NO_WORKER: _ErrorReason.ValueType  # 81
@@ -130,6 +142,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAVAILABLE, with RetryInfo. The service has no usable snapshot yet."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 86
     """UNAVAILABLE, with RetryInfo. The registry's database cannot be reached."""
+    ERROR_REASON_SESSION_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 88
+    """UNAVAILABLE, with RetryInfo. The store of the sessions cannot be reached."""
     ERROR_REASON_UNREACHABLE: _ErrorReason.ValueType  # 87
     """UNAVAILABLE. No connection to the server could be made (raised by clients). Metadata: target."""
     ERROR_REASON_DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 90
@@ -193,6 +207,8 @@ ERROR_REASON_CORRUPT_ARTIFACT: ErrorReason.ValueType  # 19
 """INVALID_ARGUMENT. The artifact cannot be read as what it claims to be. Metadata: path."""
 ERROR_REASON_DIGEST_MISMATCH: ErrorReason.ValueType  # 20
 """INVALID_ARGUMENT. Uploaded bytes differ from the manifest's digest. Metadata: path, expected, actual."""
+ERROR_REASON_SESSION_REQUIRED: ErrorReason.ValueType  # 21
+"""INVALID_ARGUMENT. The model keeps state: open a stream, or name a sequence_id. Metadata: model, version."""
 ERROR_REASON_MODEL_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND. Metadata: model."""
 ERROR_REASON_VERSION_NOT_FOUND: ErrorReason.ValueType  # 31
@@ -207,6 +223,8 @@ ERROR_REASON_WORKER_NOT_FOUND: ErrorReason.ValueType  # 35
 """NOT_FOUND. Metadata: worker."""
 ERROR_REASON_ARTIFACT_NOT_FOUND: ErrorReason.ValueType  # 36
 """NOT_FOUND. A file that the manifest does not have. Metadata: version or upload, path."""
+ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 37
+"""NOT_FOUND. The session ended or expired, or was kept by a gateway that is gone: begin a new one."""
 ERROR_REASON_ENDPOINT_EXISTS: ErrorReason.ValueType  # 40
 """ALREADY_EXISTS. Metadata: endpoint."""
 ERROR_REASON_VERSION_UNLOADED: ErrorReason.ValueType  # 50
@@ -225,10 +243,14 @@ ERROR_REASON_DOES_NOT_FIT: ErrorReason.ValueType  # 56
 """FAILED_PRECONDITION. The worker has no memory for the version. Metadata: model, version, needed, free (bytes)."""
 ERROR_REASON_GOLDEN_MISMATCH: ErrorReason.ValueType  # 57
 """FAILED_PRECONDITION. The version answers its own examples differently. Metadata: signature, output, difference."""
+ERROR_REASON_SESSION_VERSION_GONE: ErrorReason.ValueType  # 58
+"""FAILED_PRECONDITION. The version that the session's state belongs to is gone: begin a new one. Metadata: model, version."""
 ERROR_REASON_ETAG_MISMATCH: ErrorReason.ValueType  # 60
 """ABORTED. The resource changed since it was read: read it again. Metadata: resource, expected, actual."""
 ERROR_REASON_UPLOAD_CONFLICT: ErrorReason.ValueType  # 61
 """ABORTED. Another call is writing the same file: retry, or resume from its committed offset. Metadata: upload, path."""
+ERROR_REASON_SESSION_TAKEN_OVER: ErrorReason.ValueType  # 63
+"""ABORTED. Another stream has resumed the session."""
 ERROR_REASON_UPLOAD_OFFSET: ErrorReason.ValueType  # 62
 """OUT_OF_RANGE. The chunk does not start at the committed offset. Metadata: path, expected, actual."""
 ERROR_REASON_QUEUE_FULL: ErrorReason.ValueType  # 70
@@ -245,6 +267,10 @@ ERROR_REASON_MEMORY_PRESSURE: ErrorReason.ValueType  # 75
 """RESOURCE_EXHAUSTED, with RetryInfo. The server is short of memory, or holds too many bytes of requests already."""
 ERROR_REASON_THROTTLED: ErrorReason.ValueType  # 76
 """RESOURCE_EXHAUSTED, with RetryInfo. Not sent, as most was refused of late (raised by clients). Metadata: endpoint."""
+ERROR_REASON_SLOW_CONSUMER: ErrorReason.ValueType  # 77
+"""RESOURCE_EXHAUSTED. The client did not read its results for too long."""
+ERROR_REASON_SESSION_STATE_TOO_LARGE: ErrorReason.ValueType  # 78
+"""RESOURCE_EXHAUSTED. The model's state is larger than a session may keep. Metadata: limit (bytes)."""
 ERROR_REASON_VERSION_NOT_READY: ErrorReason.ValueType  # 80
 """UNAVAILABLE, with RetryInfo. The version is still being loaded. Metadata: model, version."""
 ERROR_REASON_NO_WORKER: ErrorReason.ValueType  # 81
@@ -259,6 +285,8 @@ ERROR_REASON_NOT_SYNCHRONISED: ErrorReason.ValueType  # 85
 """UNAVAILABLE, with RetryInfo. The service has no usable snapshot yet."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 86
 """UNAVAILABLE, with RetryInfo. The registry's database cannot be reached."""
+ERROR_REASON_SESSION_STORE_UNAVAILABLE: ErrorReason.ValueType  # 88
+"""UNAVAILABLE, with RetryInfo. The store of the sessions cannot be reached."""
 ERROR_REASON_UNREACHABLE: ErrorReason.ValueType  # 87
 """UNAVAILABLE. No connection to the server could be made (raised by clients). Metadata: target."""
 ERROR_REASON_DEADLINE_EXCEEDED: ErrorReason.ValueType  # 90

@@ -20,6 +20,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class _LoadState:
@@ -83,6 +88,7 @@ class LinkRequest(_message.Message):
     HELLO_FIELD_NUMBER: _builtins.int
     ENVELOPES_FIELD_NUMBER: _builtins.int
     CANCEL_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___GatewayHello:
         """First message."""
@@ -95,18 +101,23 @@ class LinkRequest(_message.Message):
     def cancel(self) -> Global___Cancel:
         """Requests whose callers went away."""
 
+    @_builtins.property
+    def hold(self) -> Global___VersionHold:
+        """Versions that streams still need."""
+
     def __init__(
         self,
         *,
         hello: Global___GatewayHello | None = ...,
         envelopes: Global___EnvelopeFrame | None = ...,
         cancel: Global___Cancel | None = ...,
+        hold: Global___VersionHold | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "envelopes", b"envelopes", "hello", b"hello", "message", b"message"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "envelopes", b"envelopes", "hello", b"hello", "hold", b"hold", "message", b"message"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "envelopes", b"envelopes", "hello", b"hello", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel", b"cancel", "envelopes", b"envelopes", "hello", b"hello", "hold", b"hold", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "envelopes", "cancel"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["hello", "envelopes", "cancel", "hold"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -187,6 +198,32 @@ class GatewayHello(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GatewayHello: _TypeAlias = GatewayHello  # noqa: Y015
+
+@_typing.final
+class VersionHold(_message.Message):
+    """Versions that the gateway's streams go on with though nothing routes to them any more: a worker that has them keeps
+    them, for a bounded time. Each message replaces the one before; a link begins with none.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """`models/{model}/versions/{version}`, ordered."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VersionHold: _TypeAlias = VersionHold  # noqa: Y015
 
 @_typing.final
 class WorkerHello(_message.Message):
@@ -432,8 +469,9 @@ class Envelope(_message.Message):
         """Parameters that change the result; requests that differ here never share a batch."""
 
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def state(self) -> Global___SessionState:
-        """The session's state before this item, for stateful models."""
+        """Never set: state travels among the inputs and outputs, and which of them are state only the gateway needs to know."""
 
     def __init__(
         self,
@@ -509,7 +547,7 @@ Global___Parameter: _TypeAlias = Parameter  # noqa: Y015
 
 @_typing.final
 class SessionState(_message.Message):
-    """State of one session of a stateful model."""
+    """State of one session of a stateful model. Not in use."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -619,8 +657,9 @@ class Answer(_message.Message):
         """Where the time went in the worker."""
 
     @_builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def state(self) -> Global___SessionState:
-        """The session's state after this item, for stateful models."""
+        """Never set, as in the envelope."""
 
     def __init__(
         self,
