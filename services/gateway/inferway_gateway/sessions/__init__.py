@@ -1,0 +1,1 @@
+"""Sessions: state that streams and sequences carry from item to item."""
