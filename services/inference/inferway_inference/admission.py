@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from inferway.errors import DeadlineExceeded, InvalidBatch, NotSupported, UnknownSignature
+from inferway.errors import DeadlineExceeded, InvalidBatch, UnknownSignature
 from inferway_inference.latency import curve_key
 from inferway_inference.signatures import Signature
 from inferway_inference.work import Request
 
 
 def admit(request: Request, signatures: Mapping[str, Signature]) -> None:
-    """Sets the lower part of `request`; raises InvalidRequest, DeadlineExceeded or NotSupported."""
+    """Sets the lower part of `request`; raises InvalidRequest or DeadlineExceeded."""
     if request.deadline <= request.received_at:
         raise DeadlineExceeded("the deadline had passed when the request reached the worker", stage="worker")
-    if request.stateful:
-        raise NotSupported("stateful models are not served yet", feature="state")
     signature = signatures.get(request.signature_name)
     if signature is None:
         raise _unknown_signature(request, signatures)

@@ -79,7 +79,12 @@ def _loader_options(settings: InferenceSettings) -> LoaderOptions:
 
 
 def _lifecycle(settings: InferenceSettings, process: Process, loader: Loader, store: ArtifactStore) -> Lifecycle:
-    policy = PolicyOptions(settings.max_parallel_loads, settings.max_loaded_versions, settings.unload_delay_seconds)
+    policy = PolicyOptions(
+        settings.max_parallel_loads,
+        settings.max_loaded_versions,
+        linger_seconds=settings.unload_delay_seconds,
+        hold_seconds=settings.hold_seconds,
+    )
     options = LifecycleOptions(policy, max_answer_bytes=settings.max_message_bytes - _MESSAGE_OVERHEAD_BYTES)
     observers = Observers(WorkerMetrics(process.telemetry.registry), process.telemetry.tracer)
     return Lifecycle(loader, store, observers, options, process.clock)

@@ -35,7 +35,16 @@ def desired(snapshot: RoutingSnapshot) -> Desired:
         if routed.wanted:
             parse_version(routed.model_version.name)
             wanted[routed.model_version.name] = version_spec(routed.model_version)
-    return Desired(wanted, frozenset(routed.model_version.manifest.digest for routed in snapshot.versions))
+    versions = [routed.model_version for routed in snapshot.versions]
+    return Desired(
+        wanted,
+        known_digests=frozenset(version.manifest.digest for version in versions),
+        published={
+            version.name: version.manifest.digest
+            for version in versions
+            if version.state != resources_pb2.ModelVersion.STATE_UNLOADED
+        },
+    )
 
 
 def version_spec(version: resources_pb2.ModelVersion) -> VersionSpec:

@@ -21,6 +21,8 @@ from inferway_inference.work import Answer, Request, Trace
 from inferway_inference.worker import Worker
 
 PROTOCOL_VERSION = 1
+CAPABILITIES = ("hold",)
+"""Older workers end a link that brings messages they do not know."""
 DEFAULT_SIGNATURE = "serving_default"
 FRAME_BYTES = 1024 * 1024
 """Answers beyond this go in further frames, so that a frame never comes near the limit of a message."""
@@ -57,7 +59,6 @@ def request_of(envelope: pb.Envelope, reply: Reply, now: float, default_timeout_
         gateway_queue_us=envelope.gateway_queue_us,
         trace=_trace(envelope) if envelope.traceparent else None,
         parameters=_parameters(envelope) if envelope.parameters else (),
-        stateful=envelope.HasField("state"),
     )
 
 
@@ -84,6 +85,7 @@ def hello(worker: Worker, max_link_envelope_bytes: int) -> pb.WorkerHello:
         protocol_version=PROTOCOL_VERSION,
         worker=worker.identity.name,
         boot_id=worker.identity.boot_id,
+        capabilities=CAPABILITIES,
         versions=map(version_status, worker.statuses()),
         max_link_envelope_bytes=max_link_envelope_bytes,
     )

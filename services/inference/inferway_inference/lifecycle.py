@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 
 from inferway.errors import DoesNotFit, InferwayError, Internal, VersionNotReady
@@ -24,6 +24,7 @@ from inferway_inference.policy import Held, PolicyOptions, make_plan
 from inferway_inference.quarantine import Quarantine
 from inferway_inference.runner.runner_set import RunnerSet
 from inferway_inference.states import LOADING_STATES, LoadState, permitted
+from inferway_inference.version_holds import VersionHolds
 from inferway_inference.versions import Desired, VersionSpec, VersionStatus
 
 _LOG = logging.getLogger(__name__)
@@ -82,6 +83,7 @@ class Lifecycle:
         self._options, self._clock = options, clock
         self._desired = Desired({}, frozenset())
         self._versions: dict[str, _Version] = {}
+        self._holds = VersionHolds()
         self._wake = asyncio.Event()
         self._listeners: list[Callable[[], None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -100,6 +102,16 @@ class Lifecycle:
             if spec is not None and spec.manifest.digest == held.spec.manifest.digest and spec != held.spec:
                 held.spec = spec
                 self._rebind(held)
+        self._wake.set()
+
+    def hold(self, link: Hashable, versions: frozenset[str]) -> None:
+        """The streams that come by `link` need these versions, and no others any more."""
+        self._holds.replace(link, versions)
+        self._wake.set()
+
+    def link_lost(self, link: Hashable) -> None:
+        """`link` has ended; what it needed is kept a little longer."""
+        self._holds.lost(link, self._versions.keys(), self._clock())
         self._wake.set()
 
     def executor(self, version: str) -> Executor:
@@ -188,7 +200,10 @@ class Lifecycle:
                 own.unwanted_since = None
             elif own.unwanted_since is None:
                 own.unwanted_since = self._clock()
-            held[name] = Held(own.spec.manifest.digest, own.state, own.retry_at, own.unwanted_since)
+            digest = own.spec.manifest.digest
+            may_stay = self._desired.published.get(name) == digest
+            needed_until = self._holds.needed_until(name) if may_stay else 0.0
+            held[name] = Held(digest, own.state, own.retry_at, own.unwanted_since, needed_until)
         return held
 
     def _begin_load(self, held: _Version) -> None:

@@ -7,11 +7,12 @@ in one frame, and credits for many rows in one grant.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Self
 
-from inferway.errors import InvalidBatch, StreamProtocolViolated
+from inferway.errors import InvalidBatch, InvalidName, StreamProtocolViolated
+from inferway.names import parse_version
 from inferway_chassis.failpoints import reach
 from inferway_inference.credits import CreditPool
 from inferway_inference.latency import Speed
@@ -20,6 +21,8 @@ from inferway_inference.worker import Worker
 
 MAX_ROWS = 1 << 24
 """That a request may claim: credits are counted in rows, and a claim beyond any batch would break their books."""
+MAX_HELD_VERSIONS = 1000
+"""That one gateway's streams may need."""
 QUIET_SECONDS = 0.5
 """A link of a draining worker ends when nothing came for this long: what the gateway had sent before it heard of the
 drain has arrived by then."""
@@ -75,6 +78,7 @@ class LinkSession:
 
     def __exit__(self, *_: object) -> None:
         """The link is gone: nobody waits for what is underway, and its credits are void."""
+        self._worker.link_lost(self)
         self._stop_listening()
         for request in self._underway.values():
             self._worker.cancel(request)
@@ -104,6 +108,19 @@ class LinkSession:
                 self._worker.cancel(request)
                 self._give_back(request)
                 self._wake.set()
+
+    def hold(self, versions: Collection[str]) -> None:
+        """The gateway's streams need these versions; raises StreamProtocolViolated if too many, or no names."""
+        if len(versions) > MAX_HELD_VERSIONS:
+            raise StreamProtocolViolated(
+                f"{len(versions)} versions to hold are too many", expected=f"at most {MAX_HELD_VERSIONS}"
+            )
+        try:
+            for version in versions:
+                parse_version(version, "hold.versions")
+        except InvalidName as error:
+            raise StreamProtocolViolated(error.message, expected="names of versions") from error
+        self._worker.hold(self, frozenset(versions))
 
     def reply(self, request: Request, answer: Answer) -> None:
         """The `reply` of this link's requests."""

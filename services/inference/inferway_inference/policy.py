@@ -2,6 +2,8 @@
 
 A version is identified by its name and the digest of its files: a model that was deleted and made again may have
 another version of the same name, which never takes the place of the old one without an unload.
+
+A version that is in the books and not wanted any more is kept as if it were while streams need it, for a bounded time.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ class PolicyOptions:
     """Versions with a runner; more stay PENDING."""
     linger_seconds: float = 1.0
     """How long a version still answers after nobody wants it: gateways hear of the change at their own time."""
+    hold_seconds: float = 600.0
+    """How long at most it is kept after nobody wants it because streams need it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,8 @@ class Held:
     retry_at: float = 0.0
     """Not before; of one that is PENDING or FAILED."""
     unwanted_since: float | None = None
+    needed_until: float = 0.0
+    """Streams go on with it until then, as far as anybody knows; 0 if they must not, or there are none."""
 
 
 @dataclass(slots=True)
@@ -60,8 +66,13 @@ def make_plan(wanted: Mapping[str, str], held: Mapping[str, Held], now: float, o
         own = held[name]
         if wanted.get(name) == own.digest:
             _keep(name, own, plan, now)
+        elif name in wanted:
+            _let_go(name, own, plan, now, now)
+        elif (held_until := _held_until(own, options, now)) > now:
+            _keep(name, own, plan, now)
+            _wake(plan, held_until)
         else:
-            _let_go(name, own, plan, 0.0 if name in wanted else options.linger_seconds, now)
+            _let_go(name, own, plan, _unwanted_since(own, now) + options.linger_seconds, now)
     active = [own for own in held.values() if own.state in LOADING_STATES]
     running = [own for own in held.values() if own.state in (LoadState.READY, LoadState.DRAINING)]
     room = min(options.max_loading - len(active), options.max_loaded - len(active) - len(running))
@@ -81,8 +92,15 @@ def _keep(name: str, own: Held, plan: Plan, now: float) -> None:
             plan.retry.append(name)
 
 
-def _let_go(name: str, own: Held, plan: Plan, linger_seconds: float, now: float) -> None:
-    leaves_at = (now if own.unwanted_since is None else own.unwanted_since) + linger_seconds
+def _held_until(own: Held, options: PolicyOptions, now: float) -> float:
+    return min(own.needed_until, _unwanted_since(own, now) + options.hold_seconds)
+
+
+def _unwanted_since(own: Held, now: float) -> float:
+    return now if own.unwanted_since is None else own.unwanted_since
+
+
+def _let_go(name: str, own: Held, plan: Plan, leaves_at: float, now: float) -> None:
     if own.state is LoadState.UNLOADED:
         plan.forget.append(name)
     elif own.state is LoadState.READY and leaves_at > now:

@@ -92,14 +92,16 @@ class WorkerServicer:
     async def _read(self, requests: AsyncIterator[pb.LinkRequest], session: LinkSession) -> None:
         try:
             async for message in requests:
-                if message.HasField("envelopes"):
+                kind = message.WhichOneof("message")
+                if kind == "envelopes":
                     session.submit(self._requests(message.envelopes.envelopes, session.reply))
-                elif message.HasField("cancel"):
+                elif kind == "cancel":
                     session.cancel(message.cancel.ids)
-                else:
-                    raise StreamProtocolViolated(
-                        "only envelopes and cancel may follow the hello", expected="envelopes, cancel"
-                    )
+                elif kind == "hold":
+                    session.hold(message.hold.versions)
+                elif kind == "hello":
+                    raise StreamProtocolViolated("a link has one hello", expected="envelopes, cancel or hold")
+                # Anything else is of a newer gateway.
         finally:
             session.half_close()
 

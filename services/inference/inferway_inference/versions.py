@@ -56,6 +56,8 @@ class Desired:
     """To be loaded, by name."""
     known_digests: frozenset[str]
     """Of every version in the catalogue, wanted or not: the files that are worth keeping."""
+    published: dict[str, str] = field(default_factory=dict)
+    """Digest of every version that nobody has unloaded, by name: those that streams may go on with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -88,7 +88,6 @@ class Request:
     gateway_queue_us: int = 0
     trace: Trace | None = None
     parameters: Hashable = ()
-    stateful: bool = False
 
     signature: Signature = NO_SIGNATURE
     outputs: tuple[int, ...] = ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 
 from inferway.errors import InferwayError
@@ -59,6 +59,17 @@ class Worker:
         ready = self._lifecycle.ready().get(request.version)
         if ready is not None:
             ready.cancel(request)
+
+    def hold(self, link: Hashable, versions: frozenset[str]) -> None:
+        """The streams that come by `link` need these versions, and no others any more.
+
+        What the worker has of them is kept for a bounded time after nobody wants it, unless the operator unloads it.
+        """
+        self._lifecycle.hold(link, versions)
+
+    def link_lost(self, link: Hashable) -> None:
+        """`link` has ended."""
+        self._lifecycle.link_lost(link)
 
     def ready(self) -> dict[str, Executor]:
         """Executors of all ready versions, by resource name."""

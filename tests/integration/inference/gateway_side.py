@@ -98,6 +98,14 @@ class GatewaySide:
         """Calls requests back."""
         await self._call.write(pb.LinkRequest(cancel=pb.Cancel(ids=ids)))
 
+    async def hold(self, *versions: str) -> None:
+        """Says which versions its streams need."""
+        await self.say(pb.LinkRequest(hold=pb.VersionHold(versions=versions)))
+
+    async def say(self, message: pb.LinkRequest) -> None:
+        """Any message."""
+        await self._call.write(message)
+
     async def half_close(self) -> None:
         """Sends nothing more."""
         await self._call.done_writing()

@@ -190,6 +190,30 @@ async def test_a_link_begins_with_a_hello_that_is_understood(server: Server, fir
 
 
 @pytest.mark.parametrize(
+    "bad",
+    [pb.LinkRequest(hello=pb.GatewayHello(protocol_version=1)), pb.LinkRequest(hold=pb.VersionHold(versions=["m/1"]))],
+    ids=["hello", "hold"],
+)
+async def test_what_cannot_be_said_on_a_link_ends_it(gateway: GatewaySide, bad: pb.LinkRequest):
+    """Who says it is broken, and must hear so."""
+    await gateway.say(bad)
+    await gateway.until(lambda: gateway.ended is not None)
+
+    assert isinstance(gateway.ended, aio.AioRpcError)
+    assert gateway.ended.code() is StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_message_of_a_newer_gateway_is_no_reason_to_end_the_link(gateway: GatewaySide):
+    """Gateways and workers are updated one after the other, and what is underway must not suffer from it."""
+    await gateway.say(pb.LinkRequest.FromString(b"\xf2\x07\x00"))  # field 126
+    await gateway.say(pb.LinkRequest())
+    [answer] = await gateway.call(envelope(1, V1, tensor("x", rows(1))))
+
+    assert np.array_equal(values_of(answer), rows(1) * 2)
+    assert "hold" in gateway.hellos[0].capabilities
+
+
+@pytest.mark.parametrize(
     ("bad", "error"),
     [
         (envelope(1, "models/none/versions/1", tensor("x", rows(1))), errors.VersionNotReady),
@@ -200,7 +224,6 @@ async def test_a_link_begins_with_a_hello_that_is_understood(server: Server, fir
         (envelope(1, V1, tensor("x", rows(1)), rows=7), errors.InvalidBatch),
         (envelope(1, V1, rows=1), errors.MissingInput),
         (envelope(1, V1, Tensor(name="x", datatype=99, shape=[1, 4], raw=bytes(16)), rows=1), errors.DatatypeMismatch),  # type: ignore[arg-type]
-        (envelope(1, V1, tensor("x", rows(1)), state=pb.SessionState(session="s")), errors.NotSupported),
     ],
 )
 async def test_a_bad_envelope_is_answered_and_the_link_goes_on(

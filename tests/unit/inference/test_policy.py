@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,8 +13,13 @@ from inferway_inference.policy import Held, Plan, PolicyOptions, make_plan
 from inferway_inference.states import TRANSITIONS, LoadState, permitted
 
 V1, V2 = "models/m/versions/1", "models/m/versions/2"
-OPTIONS = PolicyOptions(max_loading=1, max_loaded=3, linger_seconds=2.0)
+OPTIONS = PolicyOptions(max_loading=1, max_loaded=3, linger_seconds=2.0, hold_seconds=50.0)
 NOW = 100.0
+
+
+def held_for_streams(state: LoadState, unwanted_since: float, needed_until: float = math.inf) -> Held:
+    """A version that nobody but streams needs."""
+    return Held("d", state, unwanted_since=unwanted_since, needed_until=needed_until)
 
 
 @pytest.mark.parametrize(
@@ -35,6 +43,17 @@ NOW = 100.0
         # The name is wanted with other content: nothing lingers, and the new one waits until the old one is gone.
         ({V1: "e"}, {V1: Held("d", LoadState.READY)}, Plan(unload=[V1])),
         ({V1: "e"}, {V1: Held("d", LoadState.UNLOADED)}, Plan(forget=[V1])),
+        # Streams need it: kept as if it were wanted, for a bounded time, and again if its runner crashes meanwhile.
+        ({}, {V1: held_for_streams(LoadState.READY, NOW - 10)}, Plan(next_at=NOW + 40)),
+        ({}, {V1: held_for_streams(LoadState.READY, NOW - 10, NOW + 5)}, Plan(next_at=NOW + 5)),
+        ({}, {V1: held_for_streams(LoadState.READY, NOW - 10, NOW)}, Plan(unload=[V1])),
+        ({}, {V1: held_for_streams(LoadState.READY, NOW - 50)}, Plan(unload=[V1])),
+        ({}, {V1: held_for_streams(LoadState.READY, NOW - 1, NOW)}, Plan(next_at=NOW + 1)),
+        ({}, {V1: held_for_streams(LoadState.PENDING, NOW - 10)}, Plan(load=[V1], next_at=NOW + 40)),
+        ({}, {V1: held_for_streams(LoadState.WARMING, NOW - 10)}, Plan(next_at=NOW + 40)),
+        ({}, {V1: held_for_streams(LoadState.DRAINING, NOW - 10)}, Plan(next_at=NOW + 40)),
+        ({}, {V1: held_for_streams(LoadState.UNLOADED, NOW - 10)}, Plan(forget=[V1], next_at=NOW + 40)),
+        ({V1: "e"}, {V1: held_for_streams(LoadState.READY, NOW)}, Plan(unload=[V1])),
         # One load at a time.
         ({V1: "d", V2: "d"}, {V1: Held("d", LoadState.WARMING), V2: Held("d", LoadState.PENDING)}, Plan()),
         ({V1: "d", V2: "d"}, {V1: Held("d", LoadState.PENDING), V2: Held("d", LoadState.PENDING)}, Plan(load=[V1])),
@@ -57,15 +76,23 @@ def test_no_more_versions_than_permitted_have_a_runner():
 NAMES = st.sampled_from([f"models/m/versions/{n}" for n in range(1, 7)])
 WANTED = st.dictionaries(NAMES, st.sampled_from("de"))
 HELD = st.dictionaries(
-    NAMES, st.builds(Held, st.sampled_from("de"), st.sampled_from(LoadState), st.floats(0, 200), st.none())
+    NAMES,
+    st.builds(
+        Held,
+        st.sampled_from("de"),
+        st.sampled_from(LoadState),
+        st.floats(0, 200),
+        st.none(),
+        st.one_of(st.floats(0, 200), st.just(math.inf)),
+    ),
 )
 
 
 @given(WANTED, HELD)
 def test_following_the_plan_reaches_what_is_wanted_by_permitted_steps(wanted: dict[str, str], held: dict[str, Held]):
-    """From any situation every wanted version that has room becomes READY, and nothing else stays."""
+    """From any situation every wanted version that has room becomes READY, and nothing else stays for ever."""
     now = NOW
-    for _ in range(100):
+    for _ in range(200):
         plan = make_plan(wanted, held, now, OPTIONS)
         now = max(now + 1, plan.next_at or 0)
         held = followed(plan, wanted, held)
@@ -77,7 +104,7 @@ def test_following_the_plan_reaches_what_is_wanted_by_permitted_steps(wanted: di
 
 def followed(plan: Plan, wanted: dict[str, str], held: dict[str, Held]) -> dict[str, Held]:
     """What is held after the plan, if every step takes as long as the next look."""
-    after = {name: Held(own.digest, _next_state(own.state), unwanted_since=NOW) for name, own in held.items()}
+    after = {name: replace(own, state=_next_state(own.state), unwanted_since=NOW) for name, own in held.items()}
     for names, state in (
         (plan.load, LoadState.DOWNLOADING),
         (plan.retry, LoadState.PENDING),
@@ -86,7 +113,7 @@ def followed(plan: Plan, wanted: dict[str, str], held: dict[str, Held]) -> dict[
         for name in names:
             old = held[name].state
             assert permitted(old, state) or (old, state) == (LoadState.READY, LoadState.UNLOADED)
-            after[name] = Held(held[name].digest, state)
+            after[name] = replace(held[name], state=state, unwanted_since=NOW)
     after |= {name: Held(wanted[name], LoadState.PENDING) for name in plan.add}
     return {name: own for name, own in after.items() if name not in plan.forget}
 
