@@ -16,6 +16,7 @@ from inferway.worker.v1 import worker_service_pb2
 from inferway_chassis.addresses import split_address
 from inferway_chassis.routing_feed import digest_of
 from inferway_registry import manifest as manifests
+from inferway_registry.convert_config import read_labels, version_config, version_config_message
 from inferway_registry.endpoints import Wish
 from inferway_registry.fleet import Report, VersionReport, Worker
 from inferway_registry.resources import (
@@ -24,35 +25,28 @@ from inferway_registry.resources import (
     Artifact,
     Endpoint,
     Event,
-    Isolation,
     Manifest,
     Model,
     ModelVersion,
     Runtime,
     ServingOptions,
     Signature,
+    StreamPolicy,
     TensorSpec,
     Upload,
-    VersionConfig,
     VersionPolicy,
     VersionState,
     etag,
 )
 from inferway_registry.routing import RoutingSnapshot
-from inferway_registry.serving import MAX_BATCH_ROWS
 from inferway_registry.uploads import Draft, Progress
-from inferway_registry.wording import has_control_characters
 
-MAX_TEXT_CHARACTERS = 4_096
-MAX_LABELS = 64
-MAX_LABEL_CHARACTERS = 256
 MAX_SALT_CHARACTERS = 64
 MAX_WORKER_VERSIONS = 10_000
 MAX_BOOT_ID_CHARACTERS = 64
-MAX_MEMORY_BYTES = 1 << 50
-_ISOLATIONS = frozenset(map(int, Isolation))
 _RUNTIMES = frozenset(map(int, Runtime))
 _STATES = frozenset(map(int, VersionState))
+_STREAM_POLICIES = frozenset(map(int, StreamPolicy))
 
 
 def draft(request: registry_service_pb2.CreateUploadRequest, limits: manifests.Limits) -> Draft:
@@ -63,43 +57,7 @@ def draft(request: registry_service_pb2.CreateUploadRequest, limits: manifests.L
     runtime = Runtime(request.runtime)
     artifacts = (Artifact(a.path, a.size_bytes, a.sha256) for a in request.manifest.artifacts)
     manifest = manifests.check(artifacts, request.manifest.digest, runtime, limits)
-    return Draft(model, runtime, manifest, _config(request.config))
-
-
-def _config(config: pb.VersionConfig) -> VersionConfig:
-    if any(len(name) > MAX_LABEL_CHARACTERS for name in config.forbid_nan_inputs):
-        raise InvalidField.at("config.forbid_nan_inputs", f"names have at most {MAX_LABEL_CHARACTERS} characters")
-    if not 0 <= config.max_batch_rows <= MAX_BATCH_ROWS:
-        raise InvalidField.at("config.max_batch_rows", f"expected 0 to {MAX_BATCH_ROWS}")
-    if len(config.description) > MAX_TEXT_CHARACTERS:
-        raise InvalidField.at("config.description", f"longer than {MAX_TEXT_CHARACTERS} characters")
-    if has_control_characters(config.description.replace("\n", "")):
-        raise InvalidField.at("config.description", "control characters other than line ends are not permitted")
-    if config.isolation not in _ISOLATIONS:
-        raise InvalidField.at("config.isolation", "expected ISOLATION_PROCESS, ISOLATION_GROUP or ISOLATION_INLINE")
-    if not 0 <= config.memory_bytes <= MAX_MEMORY_BYTES:
-        raise InvalidField.at("config.memory_bytes", f"expected 0 to {MAX_MEMORY_BYTES}")
-    return VersionConfig(
-        forbid_nan_inputs=tuple(config.forbid_nan_inputs),
-        idempotent=config.idempotent if config.HasField("idempotent") else None,
-        max_batch_rows=config.max_batch_rows,
-        description=config.description,
-        labels=_labels(dict(config.labels), "config.labels"),
-        isolation=Isolation(config.isolation),
-        memory_bytes=config.memory_bytes,
-    )
-
-
-def _labels(labels: dict[str, str], field: str) -> dict[str, str]:
-    if len(labels) > MAX_LABELS:
-        raise InvalidField.at(field, f"{len(labels)} labels; at most {MAX_LABELS} are permitted")
-    if any(not key or len(key) > MAX_LABEL_CHARACTERS for key in labels):
-        raise InvalidField.at(field, f"keys have 1 to {MAX_LABEL_CHARACTERS} characters")
-    if any(len(value) > MAX_LABEL_CHARACTERS for value in labels.values()):
-        raise InvalidField.at(field, f"values have at most {MAX_LABEL_CHARACTERS} characters")
-    if any(map(has_control_characters, (*labels, *labels.values()))):
-        raise InvalidField.at(field, "control characters are not permitted")
-    return labels
+    return Draft(model, runtime, manifest, version_config(request.config))
 
 
 def serving_options(options: pb.ServingOptions) -> ServingOptions:
@@ -144,8 +102,10 @@ def wish(endpoint: pb.Endpoint) -> Wish:
     """What is wanted of an endpoint; raises InvalidName or InvalidField."""
     if len(endpoint.salt) > MAX_SALT_CHARACTERS or not endpoint.salt.isprintable():
         raise InvalidField.at("endpoint.salt", f"expected at most {MAX_SALT_CHARACTERS} printable characters")
+    if endpoint.stream_policy not in _STREAM_POLICIES:
+        raise InvalidField.at("endpoint.stream_policy", "expected STREAM_POLICY_FINISH or STREAM_POLICY_MIGRATE")
     arms = tuple(_arm(arm, f"endpoint.arms[{index}]") for index, arm in enumerate(endpoint.arms))
-    return Wish(arms, endpoint.salt, endpoint.automatic)
+    return Wish(arms, endpoint.salt, endpoint.automatic, StreamPolicy(endpoint.stream_policy))
 
 
 def _arm(arm: pb.Arm, field: str) -> Arm:
@@ -166,7 +126,7 @@ def report(request: fleet_service_pb2.ReportWorkerRequest) -> Report:
         worker=names.parse(worker.name, "workers", "worker.name"),
         boot_id=worker.boot_id,
         address=worker.address,
-        labels=_labels(dict(worker.labels), "worker.labels"),
+        labels=read_labels(dict(worker.labels), "worker.labels"),
         versions=tuple(
             _version_report(status, f"worker.versions[{index}].version") for index, status in enumerate(worker.versions)
         ),
@@ -191,7 +151,7 @@ def upload_message(progress: Progress) -> pb.Upload:
         manifest=_manifest_message(upload.manifest),
         files=[pb.UploadedFile(path=artifact.path, committed_bytes=committed) for artifact, committed in files],
         expire_time=_timestamp(upload.expire_time),
-        config=_config_message(upload.config),
+        config=version_config_message(upload.config),
     )
 
 
@@ -216,7 +176,7 @@ def version_message(version: ModelVersion, standing: list[tuple[str, VersionRepo
         runtime=_runtime(version.runtime),
         manifest=_manifest_message(version.manifest),
         signatures=[_signature_message(signature) for signature in version.signatures],
-        config=_config_message(version.config),
+        config=version_config_message(version.config),
         create_time=_timestamp(version.create_time),
         etag=etag(version.revision),
         workers=[
@@ -246,6 +206,7 @@ def endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
         next_version=names.version_name(endpoint.endpoint, number) if number else "",
         etag=etag(endpoint.revision),
         create_time=_timestamp(endpoint.create_time),
+        stream_policy=pb.StreamPolicy.ValueType(endpoint.stream_policy),
     )
 
 
@@ -327,18 +288,6 @@ def _spec_message(spec: TensorSpec) -> tensor_pb2.TensorSpec:
         shape=spec.shape or (),
         unknown_rank=spec.shape is None,
         forbid_nan=spec.forbid_nan,
-    )
-
-
-def _config_message(config: VersionConfig) -> pb.VersionConfig:
-    return pb.VersionConfig(
-        forbid_nan_inputs=config.forbid_nan_inputs,
-        idempotent=config.idempotent,
-        max_batch_rows=config.max_batch_rows,
-        description=config.description,
-        labels=config.labels,
-        isolation=pb.Isolation.ValueType(config.isolation),
-        memory_bytes=config.memory_bytes,
     )
 
 

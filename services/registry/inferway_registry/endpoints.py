@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from inferway.errors import EndpointExists, EndpointNotFound, InvalidField, ResourceInUse, VersionNotFound
 from inferway_registry import policy
 from inferway_registry.ledger import Change, check_etag
-from inferway_registry.resources import Arm, Endpoint
+from inferway_registry.resources import Arm, Endpoint, StreamPolicy
 from inferway_registry.store.reader import Reader
 
 
@@ -17,11 +17,13 @@ class Wish:
     """What a caller wants of an endpoint: either `arms`, or `automatic`.
 
     An empty `salt` stands for the present one, or for the endpoint's name: no two endpoints shall assign units alike.
+    An unspecified `stream_policy` stands for the present one.
     """
 
     arms: tuple[Arm, ...]
     salt: str
     automatic: bool = False
+    stream_policy: StreamPolicy = StreamPolicy.UNSPECIFIED
 
 
 async def require_endpoint(rows: Reader, endpoint: str) -> Endpoint:
@@ -47,6 +49,7 @@ async def create(change: Change, name: str, wish: Wish) -> Endpoint:
         next_number=0,
         create_time=change.now,
         revision=change.revision,
+        stream_policy=wish.stream_policy,
     )
     await change.rows.put_endpoint(endpoint)
     change.created(endpoint.name)
@@ -54,19 +57,19 @@ async def create(change: Change, name: str, wish: Wish) -> Endpoint:
 
 
 async def update(change: Change, name: str, wish: Wish, given_etag: str) -> Endpoint:
-    """Sets arms and salt, or hands the endpoint back to automatic.
+    """Sets arms, salt and stream policy, or hands the endpoint back to automatic.
 
     Raises EndpointNotFound, EtagMismatch, InvalidField or VersionNotFound.
     """
     before = await require_endpoint(change.rows, name)
     check_etag(before.name, given_etag, before.revision)
-    salt = wish.salt or before.salt
+    kept = replace(before, salt=wish.salt or before.salt, stream_policy=wish.stream_policy or before.stream_policy)
     if wish.automatic:
-        after = await _automatic(change.rows, replace(before, salt=salt, automatic=True), wish)
+        after = await _automatic(change.rows, replace(kept, automatic=True), wish)
     else:
         policy.check_arms(wish.arms, "endpoint.arms")
         await _require_versions(change.rows, wish.arms)
-        after = replace(before, arms=wish.arms, salt=salt, automatic=False, next_number=0)
+        after = replace(kept, arms=wish.arms, automatic=False, next_number=0)
     return await _store(change, before, after)
 
 

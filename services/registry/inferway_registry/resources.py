@@ -38,6 +38,14 @@ class Isolation(IntEnum):
     INLINE = 3
 
 
+class StreamPolicy(IntEnum):
+    """What open streams do when the arms change; values equal those of the protocol."""
+
+    UNSPECIFIED = 0
+    FINISH = 1
+    MIGRATE = 2
+
+
 class Action(IntEnum):
     """What happened to a resource; values equal those of the protocol."""
 
@@ -85,6 +93,23 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def batchable(self) -> bool:
+        """Every input and output has a leading dimension of any size."""
+        return all(spec.shape and spec.shape[0] < 0 for spec in (*self.inputs, *self.outputs))
+
+
+@dataclass(frozen=True, slots=True)
+class StateBinding:
+    """An output that becomes an input of the session's next item."""
+
+    signature: str
+    """Before it is published it may be empty, and `shape` too."""
+    input: str
+    output: str
+    shape: tuple[int, ...] = ()
+    initial: bytes = field(default=b"", repr=False)
+
 
 @dataclass(frozen=True, slots=True)
 class VersionConfig:
@@ -97,6 +122,7 @@ class VersionConfig:
     labels: Mapping[str, str] = field(default_factory=dict)
     isolation: Isolation = Isolation.UNSPECIFIED
     memory_bytes: int = 0
+    state: tuple[StateBinding, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +216,7 @@ class Endpoint:
     next_number: int
     create_time: datetime
     revision: int
+    stream_policy: StreamPolicy = StreamPolicy.UNSPECIFIED
 
     @property
     def name(self) -> str:

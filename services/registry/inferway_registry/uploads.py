@@ -10,7 +10,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from inferway import names
@@ -25,7 +25,7 @@ from inferway.errors import (
     UploadOffsetMismatch,
     UploadTooLarge,
 )
-from inferway_registry import catalogue, model_file
+from inferway_registry import catalogue, model_file, state_bindings
 from inferway_registry.blobs import Blobs
 from inferway_registry.ledger import OF_REGISTRY, Call, Change, Ledger
 from inferway_registry.manifest import LAYOUTS
@@ -160,13 +160,14 @@ class Uploads:
             upload = await _require(rows, upload_id)
 
         async def operation(change: Change) -> ModelVersion:
-            present = await _require(change.rows, upload_id)
+            present = replace(await _require(change.rows, upload_id), config=config)
             return await catalogue.publish(change, present, signatures, alias)
 
         with self._presence.using(upload_id):
             for artifact in upload.manifest.artifacts:
                 await self._verify(upload, artifact)
             signatures = await self._signatures(upload)
+            config = _resolved(upload.config, signatures)
             answer = await self._ledger.answer_once(call, operation, encode)
         await self._staging.discard(upload_id)
         return answer
@@ -278,6 +279,11 @@ class Uploads:
         content = b"".join([chunk async for chunk in self._blobs.read(main.sha256)])
         signatures = await in_thread(model_file.read_signatures, upload.runtime, content, upload.manifest)
         return forbid_nan(signatures, upload.config.forbid_nan_inputs)
+
+
+def _resolved(config: VersionConfig, signatures: tuple[Signature, ...]) -> VersionConfig:
+    """The publisher's choices, complete; raises InvalidField for what the signatures do not permit."""
+    return replace(config, state=state_bindings.resolve(config.state, signatures, config.forbid_nan_inputs))
 
 
 async def _require(rows: Reader, upload_id: str) -> Upload:

@@ -14,10 +14,11 @@ from inferway.errors import (
     VersionNotFound,
 )
 from inferway.registry.v1 import endpoint_service_pb2 as pb
-from inferway.registry.v1.resources_pb2 import Arm, Endpoint
+from inferway.registry.v1.resources_pb2 import STREAM_POLICY_FINISH, STREAM_POLICY_MIGRATE, Arm, Endpoint
 from inferway.registry.v1.watch_service_pb2 import WatchRoutingRequest
 from tests.integration.registry.client import CALL_SECONDS, Client, refusal, request_id
 from tests.integration.registry.test_fleet import ready, report
+from tests.integration.registry.test_watch import snapshot_with
 
 DIGITS_1, DIGITS_2 = "models/digits/versions/1", "models/digits/versions/2"
 
@@ -146,6 +147,37 @@ async def test_a_new_generation_begins_only_when_the_assignment_changes(client: 
     assert same == one
     assert salted.generation == one.generation + 1
     assert salted.etag != one.etag
+
+
+async def test_what_streams_do_is_kept_until_it_is_changed_and_moves_nobody(client: Client):
+    """A deploy must not change it by silence, and it must not restart counters."""
+    await client.push()
+    arms = [arm("all", DIGITS_1, 10_000)]
+    name = "endpoints/front"
+
+    made = await create(client, Endpoint(name=name, arms=arms, stream_policy=STREAM_POLICY_MIGRATE))
+    silent = await update(client, Endpoint(name=name, arms=arms, salt="new"))
+    changed = await update(client, Endpoint(name=name, arms=arms, stream_policy=STREAM_POLICY_FINISH))
+    own = await update(client, Endpoint(name="endpoints/digits", automatic=True, stream_policy=STREAM_POLICY_FINISH))
+
+    assert (made.stream_policy, silent.stream_policy) == (STREAM_POLICY_MIGRATE, STREAM_POLICY_MIGRATE)
+    assert (changed.stream_policy, own.stream_policy) == (STREAM_POLICY_FINISH, STREAM_POLICY_FINISH)
+    assert changed.generation == silent.generation
+    assert changed.etag != silent.etag
+    await snapshot_with(client, lambda told: list(told.endpoints) == [own, changed])
+    unknown = Endpoint(name=name, arms=arms)
+    unknown.MergeFromString(b"\x48\x09")  # stream_policy: 9
+    assert (await refusal(update(client, unknown))).violations[0].field == "endpoint.stream_policy"
+
+
+async def test_an_endpoint_that_follows_the_newest_version_keeps_what_its_streams_do(client: Client):
+    """The registry moves it by itself."""
+    await client.push(weights=b"1")
+    await update(client, Endpoint(name="endpoints/digits", automatic=True, stream_policy=STREAM_POLICY_MIGRATE))
+
+    await report(client, "w0", ready(DIGITS_1))
+
+    assert (await arms_of(client, "digits", DIGITS_1)).stream_policy == STREAM_POLICY_MIGRATE
 
 
 async def test_a_stale_etag_loses(client: Client):

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from inferway.registry.v1.resources_pb2 import VersionPolicy
+from inferway.registry.v1.resources_pb2 import STREAM_POLICY_MIGRATE, Endpoint, VersionConfig, VersionPolicy
 from inferway_chassis.addresses import SettingsRefused
 from tests.integration.registry.conftest import Start
-from tests.integration.registry.test_endpoints import arms_of
+from tests.integration.registry.test_endpoints import arms_of, update
 from tests.integration.registry.test_fleet import ready, report
 from tests.integration.registry.test_serving import OPTIONS, keep, tune
+from tests.integration.registry.test_state import GIVEN, PUBLISHED, savedmodel_files
 from tests.integration.registry.test_watch import events, snapshot
 
 pytestmark = pytest.mark.postgres
@@ -56,6 +57,21 @@ async def test_the_registry_runs_on_postgresql(start: Start, database_url: str):
         assert (await client.model("digits")).version_policy == VersionPolicy(latest=2)
         assert (await snapshot(client)).versions[0].model_version.serving_options == tuned.serving_options
         assert (await client.push(weights=b"2")).version == 2
+
+
+async def test_state_and_stream_policies_are_kept_on_postgresql(start: Start, database_url: str):
+    """Columns of JSON and a new one of numbers: where the two databases could differ."""
+    async with start(database_url=database_url) as client:
+        upload = await client.fill(savedmodel_files(), config=VersionConfig(state=[GIVEN]))
+        await client.publish(upload.name)
+        wanted = Endpoint(name="endpoints/digits", automatic=True, stream_policy=STREAM_POLICY_MIGRATE)
+        changed = await update(client, wanted)
+
+    async with start(database_url=database_url) as client:
+        routed = await snapshot(client)
+        assert list(routed.versions[0].model_version.config.state) == [PUBLISHED]
+        assert list(routed.endpoints) == [changed]
+        assert changed.stream_policy == STREAM_POLICY_MIGRATE
 
 
 async def test_a_database_that_cannot_be_reached_is_said_plainly(start: Start, tmp_path: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,16 @@ async def snapshot(client: Client) -> pb.RoutingSnapshot:
     response: pb.WatchRoutingResponse = await first(call)
     call.cancel()
     return response.snapshot
+
+
+async def snapshot_with(client: Client, until: Callable[[pb.RoutingSnapshot], bool]) -> pb.RoutingSnapshot:
+    """The routing as soon as it is as `until` wants it: it follows the catalogue a moment later."""
+    call = client.watch.WatchRouting(pb.WatchRoutingRequest(watcher="test"), timeout=CALL_SECONDS)
+    async for response in call:
+        if response.HasField("snapshot") and until(response.snapshot):
+            call.cancel()
+            return response.snapshot
+    raise AssertionError
 
 
 async def events(client: Client, after: int, count: int) -> list[pb.Event]:

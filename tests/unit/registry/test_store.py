@@ -15,7 +15,7 @@ from sqlalchemy import URL, Connection, create_engine, text
 
 from inferway.errors import RequestIdReused, StoreUnavailable
 from inferway_registry.ledger import Call, Change, Ledger
-from inferway_registry.resources import ServingOptions, VersionConfig, VersionPolicy
+from inferway_registry.resources import ServingOptions, StreamPolicy, VersionConfig, VersionPolicy
 from inferway_registry.store import schema
 from inferway_registry.store.migrate import DatabaseTooNew
 from inferway_registry.store.sql import Store
@@ -74,20 +74,24 @@ async def test_an_older_database_keeps_what_it_has(url: URL):
     with connect(url) as connection:
         connection.exec_driver_sql("ALTER TABLE models DROP COLUMN version_policy")
         connection.exec_driver_sql("ALTER TABLE versions DROP COLUMN serving_options")
+        connection.exec_driver_sql("ALTER TABLE endpoints DROP COLUMN stream_policy")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
         connection.exec_driver_sql("INSERT INTO models VALUES ('m', '2026-01-01 00:00:00.000000', 7)")
         row = ("m", 1, 1, 1, OLD_MANIFEST, "[]", OLD_CONFIG, "2026-01-01 00:00:00.000000", 7)
         connection.exec_driver_sql("INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+        connection.exec_driver_sql("INSERT INTO endpoints VALUES ('m', 'm', 1, 1, 0, '2026-01-01 00:00:00.000000', 7)")
         connection.commit()
         connection.engine.dispose()
 
     store = await Store.open(url)
     async with store.reading() as rows:
-        model, version = await rows.model("m"), await rows.version("m", 1)
+        model, version, endpoint = await rows.model("m"), await rows.version("m", 1), await rows.endpoint("m")
     await store.close()
 
     assert model is not None
     assert version is not None
+    assert endpoint is not None
+    assert endpoint.stream_policy is StreamPolicy.UNSPECIFIED
     assert (model.numbers, model.version_policy) == ((1,), VersionPolicy())
     assert (version.serving_options, version.config) == (ServingOptions(), VersionConfig(max_batch_rows=8))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,7 @@ from inferway_registry.resources import (
     Manifest,
     ServingOptions,
     Signature,
+    StateBinding,
     TensorSpec,
     VersionConfig,
     VersionPolicy,
@@ -60,13 +62,18 @@ def config_to_json(config: VersionConfig) -> Json:
         "labels": dict(config.labels),
         "isolation": config.isolation.name,
         "memory_bytes": config.memory_bytes,
+        "state": [_binding_to_json(binding) for binding in config.state],
     }
 
 
 def config_from_json(value: Json) -> VersionConfig:
     """Inverse of `config_to_json`; fields that an older registry did not know have their defaults."""
-    names, isolation = tuple(value["forbid_nan_inputs"]), Isolation[value.get("isolation", "UNSPECIFIED")]
-    return VersionConfig(**{**value, "forbid_nan_inputs": names, "isolation": isolation})
+    read = {
+        "forbid_nan_inputs": tuple(value["forbid_nan_inputs"]),
+        "isolation": Isolation[value.get("isolation", "UNSPECIFIED")],
+        "state": tuple(map(_binding_from_json, value.get("state", ()))),
+    }
+    return VersionConfig(**{**value, **read})
 
 
 def options_to_json(options: ServingOptions) -> Json:
@@ -92,6 +99,20 @@ def policy_to_json(policy: VersionPolicy) -> Json:
 def policy_from_json(value: Json) -> VersionPolicy:
     """Inverse of `policy_to_json`; an empty object stands for no policy."""
     return VersionPolicy(**{**value, "specific": tuple(value.get("specific", ()))})
+
+
+def _binding_to_json(binding: StateBinding) -> Json:
+    return {
+        "signature": binding.signature,
+        "input": binding.input,
+        "output": binding.output,
+        "shape": list(binding.shape),
+        "initial": b64encode(binding.initial).decode(),
+    }
+
+
+def _binding_from_json(value: Json) -> StateBinding:
+    return StateBinding(**{**value, "shape": tuple(value["shape"]), "initial": b64decode(value["initial"])})
 
 
 def _spec_to_json(spec: TensorSpec) -> Json:

@@ -20,6 +20,7 @@ from inferway_registry.resources import (
     Model,
     ModelVersion,
     Runtime,
+    StreamPolicy,
     Upload,
     VersionPolicy,
     VersionState,
@@ -225,6 +226,7 @@ def _endpoint(row: Row[Any], arms: tuple[Arm, ...]) -> Endpoint:
         next_number=row.next_number,
         create_time=row.create_time,
         revision=row.revision,
+        stream_policy=StreamPolicy(row.stream_policy),
     )
 
 

@@ -107,6 +107,7 @@ endpoints = Table(
     Column("next_number", BigInteger, nullable=False),
     Column("create_time", UtcTime, nullable=False),
     Column("revision", BigInteger, nullable=False),
+    Column("stream_policy", Integer, nullable=False, server_default="0"),
 )
 
 arms = Table(

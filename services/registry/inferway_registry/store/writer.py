@@ -121,6 +121,7 @@ class Writer(Reader):
             "next_number": endpoint.next_number,
             "create_time": endpoint.create_time,
             "revision": endpoint.revision,
+            "stream_policy": endpoint.stream_policy,
         }
         arms = [
             {
