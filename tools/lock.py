@@ -47,6 +47,7 @@ def requirements() -> dict[str, list[str]]:
     contract: list[str] = protos["project"]["dependencies"]
     chassis = contract + root["project"]["dependencies"]
     units = {name: chassis + extras[name] for name in ("gateway", "registry", "inference")}
+    units["gateway"] += extras["redis"]
     units["client"] = contract + client["project"]["dependencies"]
     units["runtime"] = [line for lines in units.values() for line in lines] + extras["cli"] + extras["native"]
     dev = units["runtime"] + groups["build"] + groups["dev"]
