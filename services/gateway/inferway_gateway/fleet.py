@@ -40,6 +40,7 @@ class _Dialled:
         self.was_missed = False
         """A link could not be made, or was lost."""
         self.tasks: list[asyncio.Task[None]] = []
+        self.links: list[Link] = []
 
 
 class Fleet:
@@ -50,6 +51,7 @@ class Fleet:
         self._dispatcher, self._clock, self._options = dispatcher, clock, options
         self._dialled: dict[str, _Dialled] = {}
         self._wanted: set[str] = set()
+        self._held: frozenset[str] = frozenset()
         self._closing = set[asyncio.Task[None]]()
 
     def apply(self, addresses: set[str]) -> None:
@@ -59,6 +61,17 @@ class Fleet:
             self._dial(address)
         for address in self._dialled.keys() - addresses:
             self._let_go(address)
+
+    def hold(self, versions: frozenset[str]) -> None:
+        """Asks all workers, also those to come, to keep these versions (by name) for streams that go on with them.
+
+        Each call replaces the one before. A worker keeps what it has of them, for a bounded time after nothing routes
+        to it; of more than 1,000 it is told the first by name.
+        """
+        self._held = versions
+        for dialled in self._dialled.values():
+            for link in dialled.links:
+                link.hold(versions)
 
     async def wait_reached(self) -> None:
         """Returns when every worker that is known has been reached, or could not be."""
@@ -90,6 +103,8 @@ class Fleet:
         dialled.tasks.append(asyncio.create_task(self._watch(dialled), name=f"watch-{address}"))
         for _ in range(self._options.links_per_worker):
             link = Link(worker, self._dispatcher, self._clock, self._options, large)
+            link.hold(self._held)
+            dialled.links.append(link)
             task = asyncio.create_task(link.run(lambda: self._missed(address)), name=f"link-{address}")
             dialled.tasks.append(task)
 

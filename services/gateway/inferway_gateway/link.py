@@ -32,6 +32,8 @@ from inferway_gateway.workers import LoadState, Worker
 _LOG = logging.getLogger(__name__)
 
 PROTOCOL_VERSION = 1
+MAX_HELD_VERSIONS = 1000
+"""That a worker lets a link name."""
 HELLO_SECONDS = 5.0
 """A worker that accepts a link and says nothing for so long is given up."""
 RETRY_SECONDS = (0.1, 1.0)
@@ -74,6 +76,7 @@ class Link:
         self._large = large
         self._something_to_write = asyncio.Event()
         self._lane: Lane | None = None
+        self._held: frozenset[str] = frozenset()
 
     async def run(self, on_down: Callable[[], None]) -> None:
         """Keeps the link up until cancelled; `on_down` is called each time it was lost or could not be made."""
@@ -81,7 +84,7 @@ class Link:
         while True:
             try:
                 async with open_channel(self._worker.address, self._options.max_message_bytes) as channel:
-                    await self._hold(WorkerServiceStub(channel))
+                    await self._live(WorkerServiceStub(channel))
             except (RpcError, TimeoutError, LinkRefused, asyncio.InvalidStateError) as error:
                 _LOG.debug("no link", extra={"address": self._worker.address, "cause": _cause(error)})
             except Exception:  # noqa: BLE001 - whatever breaks one link, the next one may work; without, nothing does
@@ -90,6 +93,11 @@ class Link:
             self._lane = None
             on_down()
             await asyncio.sleep(delay * random.uniform(0.8, 1.2))  # noqa: S311 - not a secret
+
+    def hold(self, versions: frozenset[str]) -> None:
+        """Has the worker told, in this life of the link and in each further one, that streams need these versions."""
+        self._held = versions
+        self.wake()
 
     def wake(self) -> None:
         """The lane has something to write."""
@@ -100,7 +108,7 @@ class Link:
         assert self._lane is not None
         return self._large.send(self._lane, flight)
 
-    async def _hold(self, stub: WorkerServiceStub) -> None:
+    async def _live(self, stub: WorkerServiceStub) -> None:
         """One life of the link."""
         call: aio.StreamStreamCall[pb.LinkRequest, pb.LinkResponse] = stub.Link()
         ends: list[asyncio.Task[None]] = []
@@ -166,6 +174,7 @@ class Link:
     def _introduce(self, lane: Lane, hello: pb.WorkerHello) -> None:
         standings = to_standings(hello.versions)
         self._worker.introduce(hello.worker, hello.boot_id, standings, to_speeds(hello.versions))
+        self._worker.keeps_held = "hold" in hello.capabilities
         if self._worker.is_silent:
             self._dispatcher.spoke_again(self._worker)
         ready = frozenset([name for name, standing in standings.items() if standing.state is LoadState.READY])
@@ -174,7 +183,11 @@ class Link:
             self._dispatcher.set_ready(lane, ready)
 
     async def _write(self, call: aio.StreamStreamCall[pb.LinkRequest, pb.LinkResponse], lane: Lane) -> None:
+        told_held: frozenset[str] = frozenset()
         while True:
+            if told_held != self._held and self._worker.keeps_held:
+                told_held = self._held
+                await call.write(_hold(told_held))
             await self._something_to_write.wait()
             self._something_to_write.clear()
             await self._gather(lane)
@@ -232,6 +245,10 @@ class Large:
         else:
             self._dispatcher.answered(lane, ticket, response.answer)
         self._dispatcher.has_room_again()
+
+
+def _hold(versions: frozenset[str]) -> pb.LinkRequest:
+    return pb.LinkRequest(hold=pb.VersionHold(versions=sorted(versions)[:MAX_HELD_VERSIONS]))
 
 
 def _error_of(error: aio.AioRpcError) -> InferwayError:

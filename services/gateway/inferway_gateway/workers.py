@@ -66,6 +66,8 @@ class Worker:
     """It owes answers and gives no sign of life."""
     silences: int = 0
     """How often that came to pass."""
+    keeps_held: bool = False
+    """It wants to be told which versions streams need; an older one would end the link."""
 
     def introduce(self, name: str, boot_id: str, standings: dict[str, Standing], speeds: dict[str, Speed]) -> None:
         """Takes in a hello."""

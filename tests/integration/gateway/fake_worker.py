@@ -38,6 +38,8 @@ class FakeWorker(WorkerServiceServicer):
         self.received: list[pb.Envelope] = []
         self.frame_sizes: list[int] = []
         self.cancelled: list[int] = []
+        self.holds: list[list[str]] = []
+        """What each link said of versions that streams need."""
         self.large: list[pb.Envelope] = []
         self.links = 0
         self.address = ""
@@ -156,6 +158,7 @@ class FakeWorker(WorkerServiceServicer):
             protocol_version=1,
             worker=self.name,
             boot_id="boot",
+            capabilities=["hold"],
             max_link_envelope_bytes=self.max_link_envelope_bytes,
             versions=[
                 pb.VersionStatus(version=version, state=state, error=self.errors.get(version))
@@ -169,6 +172,8 @@ class FakeWorker(WorkerServiceServicer):
         async for request in requests:
             if request.HasField("cancel"):
                 self.cancelled.extend(request.cancel.ids)
+            elif request.HasField("hold"):
+                self.holds.append(list(request.hold.versions))
             else:
                 self._take(list(request.envelopes.envelopes), outbox)
             await self._note()

@@ -90,7 +90,6 @@ def test_bad_inputs_are_refused_and_named(inputs: tuple[Tensor, ...], error: typ
         ({"rows": 2}, errors.InvalidBatch),
         ({"output_names": ["nothing"]}, errors.UnknownOutput),
         ({"deadline": 0.0}, errors.DeadlineExceeded),
-        ({"stateful": True}, errors.NotSupported),
     ],
 )
 def test_what_is_wrong_beside_the_inputs_is_refused(fields: dict[str, object], error: type[errors.InferwayError]):
