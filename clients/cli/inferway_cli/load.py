@@ -152,6 +152,7 @@ class Load:
                 version=self.plan.version,
                 max_in_flight=self.plan.concurrency,
                 timeout=self.plan.timeout_seconds,
+                reconnect=None,
             )
             try:
                 async with stream:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from inferway.errors import InferwayError
 from inferway_client.client import Client, Criticality
+from inferway_client.reconnecting import ReconnectPolicy
 from inferway_client.results import Prediction, StreamResult, Timing
 from inferway_client.retries import RetryPolicy
 from inferway_client.stream import PredictionStream
@@ -22,6 +23,7 @@ __all__ = [
     "InferwayError",
     "Prediction",
     "PredictionStream",
+    "ReconnectPolicy",
     "RetryPolicy",
     "StreamResult",
     "Timing",

@@ -13,6 +13,7 @@ from typing import Self
 import grpc
 
 from inferway.prediction.v1 import prediction_service_pb2, prediction_service_pb2_grpc
+from inferway_client.reconnecting import ReconnectPolicy
 from inferway_client.results import Prediction, prediction_from
 from inferway_client.retries import Retrier, RetryPolicy
 from inferway_client.stream import PredictionStream
@@ -24,6 +25,9 @@ from inferway_client.tracing import Metadata, client_span
 from inferway_client.transport import open_channel, translated_errors
 
 DEFAULT_MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+RECONNECT = ReconnectPolicy()
+RESULTS_PER_MESSAGE = 256
+"""Of a stream; the server never waits to fill one."""
 
 
 class Criticality(StrEnum):
@@ -162,6 +166,9 @@ class Client:
         affinity_key: str = "",
         timing: bool = False,
         traceparent: str | None = None,
+        reconnect: ReconnectPolicy | None = RECONNECT,
+        resume_token: str = "",
+        acknowledged_item: int = 0,
     ) -> PredictionStream:
         """Returns a stream of predictions, for use as `async with client.stream(endpoint) as stream`.
 
@@ -177,6 +184,11 @@ class Client:
             affinity_key: See `predict`.
             timing: See `predict`.
             traceparent: See `predict`.
+            reconnect: How the stream survives the loss of its connection. None: it ends with that, and so does its
+                session if the model is stateful.
+            resume_token: Goes on with a session, whose `PredictionStream.resume_token` this was. Everything else must
+                be as it was in its first stream.
+            acknowledged_item: The last item of that session whose result was taken; those after it come again.
         """
         opening = prediction_service_pb2.StreamOpen(
             target=target_message(endpoint, version, signature),
@@ -187,8 +199,21 @@ class Client:
             output_names=output_names,
             affinity_key=affinity_key,
             timing_requested=timing,
+            acknowledges_results=reconnect is not None,
+            max_results_per_message=RESULTS_PER_MESSAGE,
         )
-        return PredictionStream(self._stub, self._target, opening, self._metadata, self._seconds(timeout), traceparent)
+        if resume_token:
+            opening.resume.token, opening.resume.acknowledged_item = resume_token, acknowledged_item
+        return PredictionStream(
+            self._stub,
+            self._target,
+            opening,
+            metadata=self._metadata,
+            timeout_seconds=self._seconds(timeout),
+            traceparent=traceparent,
+            reconnect=reconnect,
+            retrier=self._retrier,
+        )
 
     async def _predict(
         self, request: prediction_service_pb2.PredictRequest, timeout: float | None, trace_context: Metadata

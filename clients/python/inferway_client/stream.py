@@ -1,4 +1,4 @@
-"""A bidirectional stream of predictions.
+"""A bidirectional stream of predictions, which outlives connections and gateways.
 
     async with client.stream("digits", ordered=True) as stream:
         async for result in stream.map(batches):
@@ -6,91 +6,107 @@
 
 or, with one task that sends and one that reads: `send`, `finish`, and `async for result in stream`.
 
-A task of the stream reads the call into a queue, which never holds more than `max_in_flight` results: an item is in
-flight until its result was taken.
+A task of the stream carries items and results (see `carrier`); between it and the caller stands a ledger that never
+holds more than `max_in_flight` items: an item is in flight until its result was taken.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AsyncExitStack, suppress
 from types import TracebackType
 from typing import Self, TypeVar
 
-import grpc
-from google.protobuf.duration_pb2 import Duration
-
-from inferway.errors import DeadlineExceeded, Draining, InferwayError, Internal, StreamProtocolViolated
-from inferway.prediction.v1 import prediction_service_pb2, prediction_service_pb2_grpc
-from inferway_client.results import StreamResult, stream_result_from
+from inferway.errors import DeadlineExceeded, InferwayError, StreamProtocolViolated
+from inferway.prediction.v1 import prediction_service_pb2 as pb
+from inferway.prediction.v1 import prediction_service_pb2_grpc
+from inferway_client.carrier import Carrier
+from inferway_client.ledger import Ledger
+from inferway_client.reconnecting import ReconnectPolicy
+from inferway_client.results import StreamResult
+from inferway_client.retries import Retrier
+from inferway_client.stream_call import StreamCall
 from inferway_client.tensors import Arrays, encode_all
 from inferway_client.timeouts import bounded
 from inferway_client.tracing import Metadata, client_span
-from inferway_client.transport import translated_errors
 
-_Call = grpc.aio.StreamStreamCall[
-    prediction_service_pb2.StreamPredictRequest, prediction_service_pb2.StreamPredictResponse
-]
 Batches = Iterable[Arrays] | AsyncIterable[Arrays]
 T = TypeVar("T")
+_NO_ROOM = "no result was taken, so there was no room for the item"
 
 
 class PredictionStream:
     """Items in, results out; a bad item fails alone. Made by `Client.stream`, used as `async with`.
 
-    Any number of tasks may send, one may read. Waiting for a result or for room may be cancelled without harm.
+    Any number of tasks may send, one may read. Waiting for a result or for room may be cancelled without harm. Items
+    that are sent one after the other, without waiting between them, travel in one message.
+
+    If the connection or the gateway is lost, the stream goes on elsewhere (see `ReconnectPolicy`) and nobody notices
+    but by the time it takes: what was unanswered is sent again, and each result comes once. The time of an item counts
+    from `send`. If it is over while there is no connection, the item ends with DeadlineExceeded; in an ordered stream
+    once it is its turn.
+
+    A stream to a stateful model carries a session, whose items are applied one after the other, each exactly once.
+    There an item whose time is over is still sent, so that the server, and nobody else, says what became of it:
+    mostly DeadlineExceeded, which leaves the state as it was. A session that cannot go on (SessionNotFound,
+    SessionVersionGone, SessionTakenOver) ends the stream with that error; a new one is never begun silently.
+    After `finish` the session ends with its last result. Without that it waits for somebody to resume it: leave the
+    context, and give `resume_token` and the id of the last result that was taken to `Client.stream`, in whatever
+    process; results come again from there.
     """
 
     GRACE_SECONDS = 5.0
     """A result may be this much later than its item's timeout before the stream is given up."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts
         self,
         stub: prediction_service_pb2_grpc.PredictionServiceStub,
         target: str,
-        opening: prediction_service_pb2.StreamOpen,
+        opening: pb.StreamOpen,
+        *,
         metadata: Metadata,
         timeout_seconds: float,
         traceparent: str | None,
+        reconnect: ReconnectPolicy | None,
+        retrier: Retrier,
     ) -> None:
         """Remembers how to open; `async with` opens."""
-        self._stub = stub
-        self._target = target
-        self._opening = opening
-        self._metadata = metadata
+        self._stub, self._target, self._metadata = stub, target, metadata
+        self._opening, self._reconnect, self._retrier = opening, reconnect, retrier
         self._timeout_seconds = timeout_seconds
         self._traceparent = traceparent
         self._stack = AsyncExitStack()
-        self._writing = asyncio.Lock()
+        self._sending = asyncio.Lock()
         self._changed = asyncio.Event()
-        self._results: deque[StreamResult] = deque()
-        self._unanswered: dict[int, float] = {}
-        self._next_id = 1
-        self._max_in_flight = 0
-        self._refusal: InferwayError | None = None
-        self._failure: InferwayError | None = None
-        self._ended = False
+        self._watched_until = float("inf")
+        self._finished = False
+        self._ledger: Ledger[pb.StreamItem, StreamResult] = Ledger(opening.resume.acknowledged_item)
 
     @property
     def max_in_flight(self) -> int:
         """How many items may be in flight, as the server decided; 0 before the stream is open."""
-        return self._max_in_flight
+        return self._ledger.window
 
     @property
-    def _in_flight(self) -> int:
-        return len(self._unanswered) + len(self._results)
+    def resume_token(self) -> str:
+        """Resumes the session elsewhere, and is a secret; empty if there is no session, or none that can be resumed."""
+        session = self._carrier.session
+        return "" if session is None else session.resume_token
+
+    @property
+    def applied_item(self) -> int:
+        """The last item of the session that is known to be applied or to have failed; 0 before the first."""
+        return self._ledger.applied_item
 
     async def __aenter__(self) -> Self:
         """Opens the stream. Raises the errors of StreamPredict, such as EndpointNotFound, and Unreachable."""
         async with AsyncExitStack() as stack:
             endpoint = self._opening.target.endpoint
             trace_context = stack.enter_context(client_span("StreamPredict", endpoint, self._traceparent))
-            self._call: _Call = self._stub.StreamPredict(metadata=self._metadata + trace_context)
-            stack.callback(self._call.cancel)
-            self._max_in_flight = await _within(self._timeout_seconds, self._open(), "the stream was not opened")
-            stack.push_async_callback(_end_task, asyncio.create_task(self._read()))
+            self._carrier = self._make_carrier(self._metadata + trace_context)
+            await self._retrier.run(self._carrier.open, self._timeout_seconds)
+            stack.push_async_callback(_end_task, asyncio.create_task(self._carrier.run(), name="stream-carrier"))
             self._stack = stack.pop_all()
         return self
 
@@ -110,27 +126,23 @@ class PredictionStream:
             ValueError: The timeout is not above 0.
             DatatypeMismatch: An array has no datatype.
             DeadlineExceeded: No result was taken in time to make room.
-            Draining: The server is going away; results of what was sent still come.
+            Draining: The server is going away, and the stream does not reconnect; results of what was sent still come.
             StreamProtocolViolated: After `finish`.
             InferwayError: What ended the stream.
         """
         seconds = self._timeout_seconds if timeout is None else bounded(timeout)
-        item = prediction_service_pb2.StreamItem(
-            inputs=encode_all(inputs), timeout=_duration(seconds), affinity_key=affinity_key
-        )
-        async with self._writing:
-            if self._refusal is not None or self._in_flight >= self._max_in_flight:
-                await _within(seconds, self._room(), "no result was taken, so there was no room for the item")
-            item.id = self._register(seconds)
-            await self._write(prediction_service_pb2.StreamPredictRequest(item=item))
+        item = pb.StreamItem(inputs=encode_all(inputs), affinity_key=affinity_key)
+        async with self._sending:
+            if not self._may_send():
+                await _within(seconds, self._until(self._may_send), _NO_ROOM)
+            item.id = self._add(item, self._now() + seconds)
         return item.id
 
     async def finish(self) -> None:
-        """Sends no more: iteration ends after the last result."""
-        async with self._writing:
-            if not self._ended:
-                self._refusal = StreamProtocolViolated.at("item", "the stream is finished", expected="nothing")
-                await self._call.done_writing()
+        """Sends no more: iteration ends after the last result, and so does a session."""
+        async with self._sending:
+            self._finished = True
+            self._carrier.finish()
 
     def __aiter__(self) -> AsyncIterator[StreamResult]:
         """Iterates over results until the stream was finished and all were taken."""
@@ -146,10 +158,10 @@ class PredictionStream:
     async def map(self, batches: Batches, *, timeout: float | None = None) -> AsyncIterator[StreamResult]:
         """Sends every batch and yields every result, whose `id` is the position of its batch, from 0.
 
-        Results come in the order that the stream was opened with. Not to be mixed with other sends and reads.
-        Raises what `send` and iteration raise.
+        Results come in the order that the stream was opened with; those of before a session was resumed come first,
+        with negative ids. Not to be mixed with other sends and reads. Raises what `send` and iteration raise.
         """
-        first, sending = self._next_id, True
+        first, sending = self._ledger.next_id, True
 
         async def send_all() -> None:
             nonlocal sending
@@ -162,84 +174,89 @@ class PredictionStream:
 
         sender = asyncio.create_task(send_all())
         try:
-            while (result := await self._take(lambda: sending or bool(self._unanswered))) is not None:
+            while (result := await self._take(lambda: sending or bool(self._ledger.unanswered))) is not None:
                 yield StreamResult(result.id - first, result.prediction, result.error)
             await sender
         finally:
             await _end_task(sender)
 
-    async def _open(self) -> int:
-        await self._write(prediction_service_pb2.StreamPredictRequest(open=self._opening))
-        with translated_errors(self._target):
-            message = await self._call.read()
-        if not isinstance(message, prediction_service_pb2.StreamPredictResponse) or not message.HasField("opened"):
-            raise Internal(f"{self._target} did not answer the opening of the stream")
-        return message.opened.max_in_flight
+    def _make_carrier(self, metadata: Metadata) -> Carrier:
+        async def open_call(opening: pb.StreamOpen, seconds: float) -> StreamCall:
+            return await StreamCall.open(self._stub, self._target, opening, metadata, seconds)
 
-    async def _read(self) -> None:
-        try:
-            with translated_errors(self._target):
-                while isinstance(message := await self._call.read(), prediction_service_pb2.StreamPredictResponse):
-                    self._receive(message)
-            unanswered = len(self._unanswered)
-            self._end(Internal(f"the stream ended with {unanswered} items unanswered") if unanswered else None)
-        except InferwayError as error:
-            self._end(error)
+        return Carrier(
+            open_call,
+            self._opening,
+            self._ledger,
+            policy=self._reconnect,
+            timeout_seconds=self._timeout_seconds,
+            changed=self._changed.set,
+            clock=self._now,
+        )
 
-    def _receive(self, message: prediction_service_pb2.StreamPredictResponse) -> None:
-        if message.HasField("result"):
-            self._unanswered.pop(message.result.id, None)
-            self._results.append(stream_result_from(message.result))
-        elif message.HasField("drain"):
-            self._refusal = Draining("the server is going away; open a new stream")
-        self._changed.set()
+    def _may_send(self) -> bool:
+        """Whether there is room; raises what forbids sending."""
+        if self._finished:
+            raise StreamProtocolViolated.at("item", "the stream is finished", expected="nothing")
+        if self._carrier.refusal is not None:
+            raise self._carrier.refusal
+        return self._ledger.in_flight < self._ledger.window
 
-    def _end(self, failure: InferwayError | None) -> None:
-        self._ended = True
-        self._failure = failure
-        self._refusal = failure or self._refusal or Draining("the server ended the stream; open a new one")
-        self._changed.set()
-
-    async def _room(self) -> None:
-        await self._until(lambda: self._refusal is not None or self._in_flight < self._max_in_flight)
-        if self._refusal is not None:
-            raise self._refusal
-
-    def _register(self, seconds: float) -> int:
-        number = self._next_id
-        self._next_id += 1
-        self._unanswered[number] = asyncio.get_running_loop().time() + seconds + self.GRACE_SECONDS
-        self._changed.set()
+    def _add(self, item: pb.StreamItem, deadline: float) -> int:
+        number = self._ledger.add(item, item.ByteSize(), deadline)
+        item.id = number
+        self._carrier.wake()
+        if deadline < self._watched_until:
+            self._changed.set()
         return number
-
-    async def _write(self, message: prediction_service_pb2.StreamPredictRequest) -> None:
-        try:
-            with translated_errors(self._target):
-                await self._call.write(message)
-        except asyncio.InvalidStateError:  # the call ended just now; the reader learns why
-            await self._until(lambda: self._ended)
-            raise self._refusal or Internal("the stream ended") from None
 
     async def _take(self, more: Callable[[], bool]) -> StreamResult | None:
         """The next result; None when the stream has ended or `more` says that there will be none."""
-        await self._until(lambda: bool(self._results) or self._ended or not more())
-        if self._results:
+        ledger, carrier = self._ledger, self._carrier
+        await self._until(lambda: ledger.has_result or carrier.ended or not more())
+        if ledger.has_result:
+            result = ledger.take()
+            carrier.taken()
             self._changed.set()
-            return self._results.popleft()
-        if self._failure is not None:
-            raise self._failure
+            return result
+        if carrier.failure is not None:
+            raise carrier.failure
         return None
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         """Waits for `condition`; raises DeadlineExceeded when an answer is overdue."""
         while not condition():
             self._changed.clear()
-            give_up_time = min(self._unanswered.values(), default=None)
+            overdue_time = self._watched_until = self._overdue_time()
             try:
-                async with asyncio.timeout_at(give_up_time):
+                async with asyncio.timeout_at(overdue_time if overdue_time < float("inf") else None):
                     await self._changed.wait()
             except TimeoutError:
-                raise DeadlineExceeded(f"{self._target} left an item unanswered", stage="client") from None
+                self._overdue()
+
+    def _overdue_time(self) -> float:
+        """When an answer is to be waited for no longer; never, if none is to come or only a server may say so."""
+        connected_at = self._carrier.connected_at
+        if connected_at is None:
+            expiry = self._ledger.first_expiry(ordered=self._ordered)
+            return float("inf") if expiry is None else expiry
+        deadline = self._ledger.first_deadline
+        return float("inf") if deadline is None else max(deadline, connected_at) + self.GRACE_SECONDS
+
+    def _overdue(self) -> None:
+        if self._carrier.connected_at is not None:
+            raise DeadlineExceeded(f"{self._target} left an item unanswered", stage="client")
+        for number in self._ledger.expired(self._now(), ordered=self._ordered):
+            error = DeadlineExceeded(f"{self._target} could not be reached in the time of the item", stage="client")
+            self._ledger.settle(number, StreamResult(number, None, error))
+        self._changed.set()
+
+    @property
+    def _ordered(self) -> bool:
+        return self._opening.order == pb.RESULT_ORDER_ORDERED
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
 
 
 async def _within(seconds: float, awaitable: Awaitable[T], otherwise: str) -> T:
@@ -263,9 +280,3 @@ async def _end_task(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError, InferwayError):
         await task
-
-
-def _duration(seconds: float) -> Duration:
-    duration = Duration()
-    duration.FromNanoseconds(int(seconds * 1e9))
-    return duration

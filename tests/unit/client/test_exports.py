@@ -15,6 +15,7 @@ def test_exactly_these_names_are_public():
         "InferwayError",
         "Prediction",
         "PredictionStream",
+        "ReconnectPolicy",
         "RetryPolicy",
         "StreamResult",
         "Timing",

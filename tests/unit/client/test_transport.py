@@ -136,7 +136,7 @@ async def test_a_message_over_the_limit_is_overloaded_and_not_repeated():
     assert not caught.value.retryable
 
 
-async def test_a_draining_server_takes_no_more_items_but_answers_those_it_has():
+async def test_without_reconnecting_a_draining_server_takes_no_more_items_but_answers_those_it_has():
     """A deployment loses no item."""
 
     async def drain(requests: Requests, context: object) -> Responses:
@@ -150,7 +150,11 @@ async def test_a_draining_server_takes_no_more_items_but_answers_those_it_has():
             )
         )
 
-    async with server(STREAM, streaming(drain)) as target, Client(target) as client, client.stream("affine") as stream:
+    async with (
+        server(STREAM, streaming(drain)) as target,
+        Client(target) as client,
+        client.stream("affine", reconnect=None) as stream,
+    ):
         await stream.send(X)
         assert (await anext(stream)).unwrap().version == 1
         with pytest.raises(Draining):
