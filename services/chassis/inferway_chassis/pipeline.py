@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
@@ -20,7 +21,7 @@ import grpc
 from google.protobuf.message import DecodeError, Message
 from grpc import aio
 
-from inferway.errors import Draining, InferwayError, MalformedMessage
+from inferway.errors import Draining, InferwayError, MalformedMessage, SlowConsumer
 from inferway.status import to_status
 from inferway_chassis.observing import Head, Observed, observer
 from inferway_chassis.rpc_metrics import RpcMetrics
@@ -29,6 +30,9 @@ from inferway_chassis.telemetry import LATENCY_BUCKETS_SECONDS, Telemetry
 REFUSE_SECONDS = 0.2
 """A server refuses for so long before it closes its connections. Who comes back after it finds them closed, dials
 again, and reaches whoever listens there now."""
+WRITE_SECONDS = 30.0
+"""A client that does not read the next message of a stream for so long, though there is no room for it on the way, is
+cut off: what waits for it takes memory."""
 _CODES = {code.name: code for code in grpc.StatusCode}
 _OFTEN_RETRIED = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 """By clients and proxies that know no more of an error than its code."""
@@ -126,13 +130,14 @@ class Pipeline:
         observe = self._observer(service, method)
         read = _parse_stream if streams else _parse_one
 
-        async def handle(request: Any, context: Context) -> AsyncIterator[Message]:
+        async def handle(request: Any, context: Context) -> None:
             observed = observe(context)
             try:
                 with observed.current():
                     self._refuse_if_stopping()
-                    async for response in behaviour(read(parse, request), context):
-                        yield response
+                    async with aclosing(behaviour(read(parse, request), context)) as responses:
+                        async for response in responses:
+                            await _write(context, response)
             except Exception as error:  # noqa: BLE001 - the one place where all errors end
                 failure = observed.failure(error)
             except BaseException as error:
@@ -173,6 +178,14 @@ class Pipeline:
 
     def _observer(self, service: str, method: str) -> Callable[[Head], Observed]:
         return observer(self._telemetry, self._metrics, service, method)
+
+
+async def _write(context: Context, response: Message) -> None:
+    try:
+        async with asyncio.timeout(WRITE_SECONDS):
+            await context.write(response)
+    except TimeoutError:
+        raise SlowConsumer(f"the client has read nothing for {WRITE_SECONDS:g} s") from None
 
 
 async def _awaited(

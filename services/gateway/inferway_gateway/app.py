@@ -27,7 +27,8 @@ from inferway_gateway.dispatch import Dispatcher
 from inferway_gateway.doors.call import TimeLimits
 from inferway_gateway.doors.http import application, serving_http
 from inferway_gateway.doors.oip import PUBLIC_NAME, OipServicer
-from inferway_gateway.doors.prediction import PredictionServicer, StreamLimits
+from inferway_gateway.doors.prediction import PredictionServicer
+from inferway_gateway.doors.stream_opening import StreamLimits
 from inferway_gateway.fleet import Fleet
 from inferway_gateway.health import HealthReporter
 from inferway_gateway.link import LinkOptions
@@ -36,7 +37,10 @@ from inferway_gateway.models import Models
 from inferway_gateway.outcomes import Outcomes
 from inferway_gateway.predictor import Predictor, PredictorOptions, Routing
 from inferway_gateway.routing import TableRefused
+from inferway_gateway.sessions.sessions import Sessions
+from inferway_gateway.sessions.store import MemorySessionStore
 from inferway_gateway.settings import GatewaySettings
+from inferway_gateway.stream_route import Pins
 
 _LOG = logging.getLogger(__name__)
 
@@ -53,13 +57,13 @@ class Gateway:
             settings.queue_max_requests, settings.queue_max_rows, settings.queue_max_bytes, settings.tenant_weights
         )
         outcomes = Outcomes(LATENCY_BUCKETS_SECONDS)
-        self.routing = Routing()
         self.dispatcher = Dispatcher(asyncio.get_running_loop(), process.clock, limits, outcomes)
         self.fleet = Fleet(
             self.dispatcher,
             process.clock,
             LinkOptions(watcher, settings.max_message_bytes, settings.links_per_worker),
         )
+        self.routing = Routing(Pins(self.fleet.hold))
         self.models = Models(self.routing, self.dispatcher)
         used = used_share(settings.memory_limit_bytes)
         memory = MemoryGate(settings.max_held_bytes, used, process.clock, give_back_memory)
@@ -67,6 +71,9 @@ class Gateway:
         self.predictor = Predictor(
             self.routing, self.dispatcher, memory, process.clock, process.telemetry.tracer, options
         )
+        store = MemorySessionStore(settings.max_sessions, process.clock)
+        alone = settings.processes == 1 and not settings.share_port
+        self.sessions = Sessions(store, settings.session_grace_seconds, resumable=store.shared or alone)
         self.feed = RoutingFeed(
             settings.registry_target, watcher, settings.data_dir / "routing.pb", self.apply, process.clock
         )
@@ -90,17 +97,20 @@ async def running(settings: GatewaySettings, process: Process) -> AsyncIterator[
     """A started gateway."""
     gateway = Gateway(settings, process)
     server = Server(settings, process, settings.transport, share_port=settings.share_port)
-    _open_doors(server, gateway, settings)
+    prediction = _open_doors(server, gateway, settings)
     reporter = HealthReporter(gateway.models, server.health)
     gateway.dispatcher.on_change = reporter.nudge
     async with AsyncExitStack() as stack:
         stack.push_async_callback(gateway.fleet.close)
+        stack.push_async_callback(gateway.sessions.close)
         stack.push_async_callback(gateway.feed.stop)
         await gateway.feed.start()
         if settings.share_port:
             await _prepare(gateway)
         await server.start()
         await stack.enter_async_context(_background(reporter.run(), "health"))
+        await stack.enter_async_context(_background(prediction.watch(), "streams"))
+        await stack.enter_async_context(_background(gateway.sessions.run(), "sessions"))
         if settings.http_address:
             refuse_open_plaintext(settings.http_address, settings)
             about = {"name": "inferway gateway", "version": _version(), "grpc": settings.grpc_address}
@@ -119,15 +129,27 @@ async def _prepare(gateway: Gateway) -> None:
         _LOG.warning("listening before all workers were reached")
 
 
-def _open_doors(server: Server, gateway: Gateway, settings: GatewaySettings) -> None:
+def _open_doors(server: Server, gateway: Gateway, settings: GatewaySettings) -> PredictionServicer:
+    """Adds the services; returns the one whose streams want to be watched."""
     time_limits = TimeLimits(settings.default_timeout_seconds, settings.max_timeout_seconds)
     oip = OipServicer(gateway.predictor, gateway.models, gateway.fleet, time_limits, _version())
     inference_service = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     server.add_service(inference_service, oip, public_name=PUBLIC_NAME)
-    stream_limits = StreamLimits(settings.max_streams, settings.max_stream_in_flight, settings.grace_seconds)
-    prediction = PredictionServicer(gateway.predictor, time_limits, stream_limits)
+    prediction = PredictionServicer(gateway.predictor, gateway.sessions, time_limits, _stream_limits(settings))
     server.add_service(prediction_service_pb2.DESCRIPTOR.services_by_name["PredictionService"], prediction)
     server.on_drain(prediction.drain)
+    return prediction
+
+
+def _stream_limits(settings: GatewaySettings) -> StreamLimits:
+    return StreamLimits(
+        max_streams=settings.max_streams,
+        max_in_flight=settings.max_stream_in_flight,
+        drain_seconds=settings.grace_seconds,
+        heartbeat_seconds=settings.stream_heartbeat_seconds,
+        idle_seconds=settings.stream_idle_seconds,
+        max_age_seconds=settings.stream_max_age_seconds,
+    )
 
 
 @asynccontextmanager

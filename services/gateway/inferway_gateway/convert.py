@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 
 from inferway import names
-from inferway.datatypes import Datatype
+from inferway.datatypes import Datatype, element_count
 from inferway.errors import InvalidName
 from inferway.registry.v1 import resources_pb2, watch_service_pb2
 from inferway.type.v1 import tensor_pb2
 from inferway.worker.v1 import worker_service_pb2
 from inferway_gateway.forecast import Speed
 from inferway_gateway.lane import Flight
-from inferway_gateway.routing import Arm, Endpoint, RoutingTable, TableRefused, Version
+from inferway_gateway.routing import Arm, Endpoint, RoutingTable, StreamPolicy, TableRefused, Version
 from inferway_gateway.signature import Signature, TensorSpec
+from inferway_gateway.state import StatePlan, StateSpec
 from inferway_gateway.workers import LoadState, Standing
 
 PLATFORMS = {
@@ -23,6 +25,12 @@ PLATFORMS = {
 }
 """Runtimes as Triton names platforms."""
 
+_STREAM_POLICIES = {
+    resources_pb2.STREAM_POLICY_FINISH: StreamPolicy.FINISH,
+    resources_pb2.STREAM_POLICY_MIGRATE: StreamPolicy.MIGRATE,
+}
+EMPTY_STRING_BYTES = 4
+"""An empty byte string in raw contents: its length."""
 _HOP_RESERVE_SHARE = 0.02
 _HOP_RESERVE_SECONDS = 0.001
 
@@ -51,17 +59,40 @@ def _version(routed: watch_service_pb2.RoutedVersion) -> Version:
     source = routed.model_version
     model, number = names.parse_version(source.name)
     config = source.config
+    signatures = {signature.name: _signature(signature) for signature in source.signatures if _is_known(signature)}
+    stateful = _state_plans(config.state, signatures)
     return Version(
         name=source.name,
         model=model,
         number=number,
-        signatures={signature.name: _signature(signature) for signature in source.signatures if _is_known(signature)},
+        signatures=signatures | {name: plan.public for name, plan in stateful.items()},
         wanted=routed.wanted,
         unloaded=source.state == resources_pb2.ModelVersion.STATE_UNLOADED,
         idempotent=config.idempotent if config.HasField("idempotent") else True,
         max_batch_rows=config.max_batch_rows,
         platform=PLATFORMS.get(source.runtime, ""),
+        stateful=stateful,
     )
+
+
+def _state_plans(
+    bindings: Iterable[resources_pb2.StateBinding], signatures: Mapping[str, Signature]
+) -> dict[str, StatePlan]:
+    """The plan of each stateful signature; raises ValueError if a binding names what is not there."""
+    specs = defaultdict[str, list[StateSpec]](list)
+    for binding in bindings:
+        if binding.signature in signatures:
+            specs[binding.signature].append(_state_spec(signatures[binding.signature], binding))
+    return {name: StatePlan(signatures[name], tuple(found)) for name, found in specs.items()}
+
+
+def _state_spec(signature: Signature, binding: resources_pb2.StateBinding) -> StateSpec:
+    plan = signature.plans.get(binding.input)
+    if plan is None:
+        raise ValueError(f"signature {signature.name} has no input {binding.input} to take its state")
+    count = element_count(binding.shape)
+    initial = binding.initial or bytes(count * (plan.item_bytes or EMPTY_STRING_BYTES))
+    return StateSpec(binding.input, binding.output, plan.spec.datatype, tuple(binding.shape), initial)
 
 
 def _signature(source: tensor_pb2.Signature) -> Signature:
@@ -85,6 +116,7 @@ def _endpoint(source: resources_pb2.Endpoint) -> Endpoint:
         salt=source.salt,
         generation=source.generation,
         next_version=source.next_version,
+        stream_policy=_STREAM_POLICIES.get(source.stream_policy),
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from inferway.errors import InvalidParameter
 from inferway_gateway.admission import FieldNames
-from inferway_gateway.routing import Selector, Version, shown
+from inferway_gateway.routing import Decision, Selector, Version, shown
+from inferway_gateway.state import StatePlan
 from inferway_gateway.tensors import Answer, Tensor
 
 CRITICALITIES = {"critical-plus": 1, "critical": 2, "sheddable-plus": 3, "sheddable": 4}
@@ -24,6 +25,10 @@ class Caller(NamedTuple):
     tenant: str = ""
 
 
+StateSource = Callable[[StatePlan, int], Sequence[Tensor]]
+"""Gives the state for an item of so many rows; raises InvalidBatch if the state has another number of them."""
+
+
 class Ask(NamedTuple):
     """A request as a door hands it in: decoded, not yet checked against any signature."""
 
@@ -35,6 +40,10 @@ class Ask(NamedTuple):
     timeout_seconds: float
     caller: Caller
     field_names: FieldNames
+    decision: Decision | None = None
+    """Where it goes, if the stream that it is part of has decided that before."""
+    state: StateSource | None = None
+    """The state of its session."""
 
 
 @dataclass(slots=True)

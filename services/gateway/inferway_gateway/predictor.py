@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from opentelemetry import trace
 
-from inferway.errors import DeadlineExceeded, InferwayError, InvalidField, NotSynchronised
+from inferway.errors import DeadlineExceeded, InferwayError, InvalidField, NotSynchronised, SessionRequired
 from inferway.names import check_segment
 from inferway_chassis.clock import Clock
 from inferway_chassis.memory_gate import MemoryGate
@@ -19,7 +19,10 @@ from inferway_gateway.admission import FieldNames, admit, check_outputs
 from inferway_gateway.dispatch import Dispatcher
 from inferway_gateway.envelope import Ask, Envelope, Prediction
 from inferway_gateway.lane import Flight
-from inferway_gateway.routing import Decision, RoutingTable, Selector
+from inferway_gateway.routing import Decision, RoutingTable, Selector, Version
+from inferway_gateway.state import StatePlan, state_bytes
+from inferway_gateway.stream_route import Pins, StreamRoute
+from inferway_gateway.tensors import Tensor
 
 _LEAST_SECONDS = 0.002
 """With less left, an answer could not come in time: not even begun."""
@@ -32,13 +35,15 @@ _LARGE_BYTES = 64 * 1024
 class Routing:
     """The table that holds now. One reference, swapped whole; nobody locks."""
 
-    def __init__(self) -> None:
-        """There is no table yet."""
+    def __init__(self, pins: Pins) -> None:
+        """There is no table yet. `pins` are those of the streams that follow it."""
         self._table: RoutingTable | None = None
+        self.pins = pins
 
     def swap(self, table: RoutingTable) -> None:
         """From now on `table` holds."""
         self._table = table
+        self.pins.apply(table)
 
     @property
     def table(self) -> RoutingTable:
@@ -62,6 +67,18 @@ class PredictorOptions(NamedTuple):
     """A worker takes no larger message."""
 
 
+class Opening(NamedTuple):
+    """What a stream or sequence says once, for all of its items."""
+
+    selector: Selector
+    unit: str
+    """What traffic is split by; empty means this stream alone."""
+    outputs: Sequence[str]
+    field_names: FieldNames
+    begun_with: str = ""
+    """The version that a resumed session's state is from."""
+
+
 class Predictor:
     """Takes asks from doors. One for the process."""
 
@@ -75,7 +92,9 @@ class Predictor:
         options: PredictorOptions,
     ) -> None:
         """Nothing is predicted before `routing` has a table."""
-        self._routing, self._dispatcher, self._clock, self._tracer = routing, dispatcher, clock, tracer
+        self._routing, self._dispatcher, self._tracer = routing, dispatcher, tracer
+        self.clock = clock
+        """Of all deadlines."""
         self._memory = memory
         self._prefix = options.boot_id[:12]
         self._max_bytes = options.max_message_bytes - _MESSAGE_OVERHEAD_BYTES
@@ -99,11 +118,27 @@ class Predictor:
         flight.result.add_done_callback(self._queue_span(span))
         return flight
 
-    def check(self, selector: Selector, outputs: Sequence[str], field_names: FieldNames) -> None:
-        """For a new stream: raises what `submit` would for every request that names `selector` and `outputs`."""
+    def open_route(self, opening: Opening) -> StreamRoute:
+        """The route of a new stream or sequence. Raises what `submit` would for every item that names the same."""
         self._memory.admit_stream()
-        version = self._decide(selector, selector.endpoint, field_names).version
-        check_outputs(version.signature(selector.signature, field_names.signature), outputs, field_names)
+        selector, names = opening.selector, opening.field_names
+        table = self._routing.table
+        if selector.endpoint not in table.endpoints:
+            check_segment(selector.endpoint, names.endpoint)
+        unit = opening.unit or f"{self._prefix}-{next(self._numbers):x}"
+        route = StreamRoute(selector, unit, table, self._routing.pins, opening.begun_with)
+        try:
+            signature = route.version.signature(selector.signature, names.signature)
+            check_outputs(signature, opening.outputs, names)
+        except InferwayError:
+            route.close()
+            raise
+        return route
+
+    @property
+    def table(self) -> RoutingTable:
+        """What routing goes by now; raises NotSynchronised before the first snapshot."""
+        return self._routing.table
 
     def abandon(self, flight: Flight) -> None:
         """The caller does not want it any more."""
@@ -123,21 +158,27 @@ class Predictor:
         return flight
 
     def _admit(self, ask: Ask) -> Envelope:
-        received_at = self._clock()
+        received_at = self.clock()
         if ask.timeout_seconds < _LEAST_SECONDS:
             raise DeadlineExceeded("too little time is left to answer", stage="gateway")
         number = next(self._numbers)
         selector, prediction_id = ask.selector, f"{self._prefix}-{number:x}"
-        version, arm, generation = self._decide(selector, ask.unit or prediction_id, ask.field_names)
+        version, arm, generation = ask.decision or self._decide(selector, ask.unit or prediction_id, ask.field_names)
         signature = version.signature(selector.signature, ask.field_names.signature)
         inputs, rows, byte_count = admit(signature, ask.inputs, ask.outputs, ask.field_names)
+        outputs = ask.outputs
+        if version.stateful and signature.name in version.stateful:
+            plan = version.stateful[signature.name]
+            state = _state_of(ask, version, plan, rows)
+            inputs, outputs = plan.inputs(inputs, state), plan.outputs(outputs)
+            byte_count += state_bytes(state)
         if byte_count > self._max_bytes:
             raise InvalidField.at("inputs", f"{byte_count} bytes in all; a worker takes at most {self._max_bytes}")
         return Envelope(
             version,
             signature.name,
             inputs,
-            ask.outputs,
+            outputs,
             rows,
             received_at + ask.timeout_seconds,
             received_at,
@@ -166,6 +207,16 @@ class Predictor:
                 self._tracer.start_span("gateway.queue", context=context, start_time=started_ns).end(ended_ns)
 
         return record
+
+
+def _state_of(ask: Ask, version: Version, plan: StatePlan, rows: int) -> Sequence[Tensor]:
+    if ask.state is None:
+        raise SessionRequired(
+            f"{version.name} keeps state from item to item: open a stream (StreamPredict), or name a sequence_id",
+            model=version.model,
+            version=version.number,
+        )
+    return ask.state(plan, rows)
 
 
 def _describe(span: trace.Span, envelope: Envelope) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple
 
 from xxhash import xxh3_64_intdigest
@@ -19,11 +20,19 @@ from xxhash import xxh3_64_intdigest
 from inferway.errors import AliasNotFound, EndpointNotFound, UnknownSignature, VersionNotFound, VersionNotReady
 from inferway.names import model_name, version_name
 from inferway_gateway.signature import Signature
+from inferway_gateway.state import StatePlan
 
 WHOLE = 10_000
 """All traffic, in basis points."""
 DEFAULT_SIGNATURE = "serving_default"
 _SHOWN_CHARACTERS = 63
+
+
+class StreamPolicy(Enum):
+    """What an open stream does when its endpoint would send it to another version than it has."""
+
+    FINISH = "finish"
+    MIGRATE = "migrate"
 
 
 class TableRefused(Exception):
@@ -47,6 +56,8 @@ class Version:
     max_batch_rows: int = 0
     """Rows that are batched at most; 0 leaves it to the worker."""
     platform: str = "tensorflow_savedmodel"
+    stateful: Mapping[str, StatePlan] = field(default_factory=dict)
+    """Of the signatures that keep state, by name; `signatures` holds their public form."""
 
     def signature(self, name: str, field: str) -> Signature:
         """The signature of that name; "" is `serving_default`, or the only one. Raises UnknownSignature at `field`."""
@@ -81,6 +92,8 @@ class Endpoint:
     generation: int = 0
     next_version: str = ""
     """The version that an automatic endpoint moves to once it is ready."""
+    stream_policy: StreamPolicy | None = None
+    """What open streams do when the arms change; None leaves it to what they carry."""
     starts: tuple[int, ...] = field(init=False)
     _live: tuple[Arm, ...] = field(init=False)
 

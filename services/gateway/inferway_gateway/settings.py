@@ -53,10 +53,20 @@ class GatewaySettings(ServiceSettings):
     """Bytes of large inputs that are held at once, waiting or on their way; they take several times that in memory."""
     links_per_worker: Count = 1
     """Connections to each worker; one carries some 4,000 messages a second."""
-    max_streams: Count = 1024
+    max_streams: Count = 16_384
     """StreamPredict calls open at once."""
     max_stream_in_flight: Count = 32
-    """Items unanswered at once on one stream."""
+    """Items in flight at once on one stream."""
+    stream_heartbeat_seconds: Positive = 5.0
+    """A stream on which nothing else was sent for so long gets a sign of life."""
+    stream_idle_seconds: Annotated[float, Field(ge=0)] = 300.0
+    """A stream on which nothing comes and goes for so long is asked to end; 0 never."""
+    stream_max_age_seconds: Annotated[float, Field(ge=0)] = 3600.0
+    """A stream that is so old is asked to end, so that streams spread over gateways again; 0 never."""
+    max_sessions: Count = 10_000
+    """Sessions of stateful models that are kept in memory, whether their clients are connected or may come back."""
+    session_grace_seconds: Positive = 60.0
+    """How long a session waits for its client after its stream was lost."""
 
     @field_validator("http_address", "registry_target")
     @classmethod

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -86,6 +86,18 @@ class Signature:
         object.__setattr__(self, "plans", plans)
         object.__setattr__(self, "output_names", frozenset(spec.name for spec in self.outputs))
         object.__setattr__(self, "batchable", _all_have_batch_dimension((*self.inputs, *self.outputs)))
+
+    def without(self, inputs: Collection[str], outputs: Collection[str]) -> Signature:
+        """The same for callers who see only the other tensors. Raises ValueError if one of these is not there."""
+        if not (self.plans.keys() >= set(inputs) and self.output_names >= set(outputs)):
+            raise ValueError(f"signature {self.name} has not all of {', '.join((*inputs, *outputs))}")
+        rest = Signature(
+            self.name,
+            tuple(spec for spec in self.inputs if spec.name not in inputs),
+            tuple(spec for spec in self.outputs if spec.name not in outputs),
+        )
+        object.__setattr__(rest, "batchable", self.batchable)
+        return rest
 
     def remember(self, headers: Headers, passed: Passed) -> None:
         """These headers have passed all checks."""

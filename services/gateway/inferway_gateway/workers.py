@@ -35,6 +35,9 @@ class LoadState(IntEnum):
     FAILED = 8
 
 
+_LEAVING = frozenset({LoadState.DRAINING, LoadState.UNLOADED})
+
+
 class Standing(NamedTuple):
     """How a version stands on one worker."""
 
@@ -88,13 +91,13 @@ def why_not(version: Version, workers: Iterable[Worker]) -> InferwayError:
     model, number = version.model, version.number
     if version.unloaded:
         return VersionUnloaded(f"{version.name} was unloaded; restore it to use it", model=model, version=number)
-    if not version.wanted:
+    present = [(worker, worker.standings.get(version.name)) for worker in workers]
+    if not version.wanted and all(standing is None or standing.state in _LEAVING for _, standing in present):
         return VersionNotServed(
             f"{version.name} is published, but no arm, alias or policy names it, so no worker loads it",
             model=model,
             version=number,
         )
-    present = [(worker, worker.standings.get(version.name)) for worker in workers]
     if any(standing is not None and standing.state is LoadState.READY for _, standing in present):
         return NoWorker(
             f"the connection to every worker that serves {version.name} is down", model=model, version=number

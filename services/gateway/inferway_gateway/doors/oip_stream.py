@@ -47,8 +47,9 @@ class OipStream:
         """Yields the server's messages."""
         reader = asyncio.create_task(self._read(requests), name="oip-stream-reader")
         try:
-            async for result in self._results.take():
-                if result is not None:
+            async for known in self._results.take():
+                for result in known:
+                    self._results.sending(1)
                     yield self._response(result)
         finally:
             reader.cancel()

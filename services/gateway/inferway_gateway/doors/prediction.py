@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
 from functools import partial
 
 from inferway.errors import TooManyConcurrent
@@ -20,28 +21,23 @@ from inferway_gateway.doors.prediction_messages import (
     to_response,
 )
 from inferway_gateway.doors.prediction_stream import PredictionStream
+from inferway_gateway.doors.stream_opening import StreamLimits, StreamOpener
 from inferway_gateway.envelope import Ask, Prediction
 from inferway_gateway.predictor import Predictor
+from inferway_gateway.sessions.sessions import Sessions
 
-
-@dataclass(frozen=True, slots=True)
-class StreamLimits:
-    """What streams may take."""
-
-    max_streams: int = 1024
-    """Open at once in this process."""
-    max_in_flight: int = 32
-    """Items unanswered at once on one stream."""
-    drain_seconds: float = 10.0
-    """Told to clients when the server leaves: the time to half-close."""
+TICK_SECONDS = 1.0
 
 
 class PredictionServicer:
     """Converts, calls the predictor, converts."""
 
-    def __init__(self, predictor: Predictor, time_limits: TimeLimits, stream_limits: StreamLimits) -> None:
+    def __init__(
+        self, predictor: Predictor, sessions: Sessions, time_limits: TimeLimits, stream_limits: StreamLimits
+    ) -> None:
         """Serves until `drain` says that the end is near."""
         self._predictor, self._time_limits, self._stream_limits = predictor, time_limits, stream_limits
+        self._opener = StreamOpener(predictor, sessions, time_limits, stream_limits)
         self._streams = set[PredictionStream]()
 
     def Predict(self, request: pb.PredictRequest, head: Head) -> Started[Prediction]:  # noqa: N802
@@ -60,20 +56,29 @@ class PredictionServicer:
 
     async def StreamPredict(  # noqa: N802
         self, requests: AsyncIterator[pb.StreamPredictRequest], context: Context
-    ) -> AsyncIterator[pb.StreamPredictResponse]:
+    ) -> AsyncGenerator[pb.StreamPredictResponse]:
         """Predictions for as long as the client likes."""
         limits = self._stream_limits
         if len(self._streams) >= limits.max_streams:
             raise TooManyConcurrent(f"{limits.max_streams} streams are open already", limit=limits.max_streams)
-        stream = PredictionStream(self._predictor, self._time_limits, limits.max_in_flight, caller(context))
+        stream = PredictionStream(self._opener, limits, self._predictor.clock)
         self._streams.add(stream)
         try:
-            async for response in stream.run(requests):
-                yield response
+            async with aclosing(stream.run(requests, caller(context))) as responses:
+                async for response in responses:
+                    yield response
         finally:
             self._streams.discard(stream)
 
     async def drain(self) -> None:
         """Asks every open stream to end."""
         for stream in self._streams:
-            stream.drain(self._stream_limits.drain_seconds)
+            stream.drain()
+
+    async def watch(self) -> None:
+        """Does for open streams what is due by time alone, for as long as the process lives."""
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = self._predictor.clock()
+            for stream in list(self._streams):
+                stream.tick(now)

@@ -1,0 +1,143 @@
+"""The inside of a stream that carries a session: items are applied one after the other, each to the state before it.
+
+    reader ─► driver ─► results ─► commit ─► client
+
+A result leaves only after the store has it together with the state that it left, so that a client that was answered
+can rely on it, whatever dies.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+from inferway.errors import InferwayError, SessionTakenOver
+from inferway.prediction.v1 import prediction_service_pb2 as pb
+from inferway_gateway.doors.results import Entry, Results
+from inferway_gateway.doors.stream_items import Key, StreamOptions, Window, ask_of, encoded, too_many
+from inferway_gateway.envelope import Ask, Prediction
+from inferway_gateway.predictor import Predictor
+from inferway_gateway.sessions.driver import SessionDriver
+from inferway_gateway.sessions.session import Item, Session
+from inferway_gateway.sessions.sessions import Sessions
+from inferway_gateway.sessions.store import SessionRecord
+from inferway_gateway.stream_route import StreamRoute
+
+
+class Carried(NamedTuple):
+    """A session as its stream gets it."""
+
+    record: SessionRecord
+    token: str
+    """Empty if it ends with the stream."""
+
+
+class SessionItems:
+    """See the module."""
+
+    def __init__(
+        self, options: StreamOptions, carried: Carried, route: StreamRoute, predictor: Predictor, sessions: Sessions
+    ) -> None:
+        """Goes on from the record; `route` is closed at the end."""
+        self._options, self._predictor, self._sessions = options, predictor, sessions
+        self._resumable = bool(carried.token)
+        self._session = Session(carried.record)
+        self._session.acknowledge_up_to(options.opening.resume.acknowledged_item)
+        self._committed = self._session.record
+        self._driver = SessionDriver(self._session, route, predictor, self._settled)
+        self._results: Results[Key] = Results(ordered=True, abandon=predictor.abandon)
+        self._expected = deque[Entry[Key]]()
+        self._window = Window(acknowledges=self._resumable)
+        self._outputs = list(options.opening.output_names)
+        self._over = False
+        if self._resumable:
+            sessions.carry(carried.record, self._taken_over)
+
+    def start(self, item: pb.StreamItem) -> None:
+        """See StreamItems."""
+        try:
+            if self._session.knows(item.id):
+                return
+        except InferwayError as error:
+            self._results.fail(Key(item.id, accepted=False), error)
+            return
+        ask = self._checked(item)
+        due = 0.0 if isinstance(ask, InferwayError) else self._predictor.clock() + ask.timeout_seconds
+        self._expected.append(self._results.expect(Key(item.id, accepted=True)))
+        self._driver.offer(Item(item.id, ask, due))
+
+    def acknowledge(self, results: int) -> None:
+        """See StreamItems."""
+        self._session.acknowledge(self._window.acknowledge(results))
+
+    async def room(self) -> None:
+        """See StreamItems."""
+        await self._results.room(2 * self._options.max_in_flight)
+
+    def end(self, failure: BaseException | None = None) -> None:
+        """See StreamItems."""
+        self._results.end(failure)
+
+    def nudge(self) -> None:
+        """See StreamItems."""
+        self._results.nudge()
+
+    def refresh(self, now: float) -> bool:
+        """See StreamItems."""
+        over = self._driver.route.is_over(now)
+        self._driver.refresh()
+        return over
+
+    async def take(self) -> AsyncIterator[list[pb.StreamResult]]:
+        """See StreamItems. First what an earlier stream had left."""
+        kept = self._session.kept()
+        self._results.unanswered += len(kept)
+        yield [pb.StreamResult.FromString(result) for _, result in kept]
+        async for known in self._results.take():
+            results = [encoded(result, timing=self._options.opening.timing_requested) for result in known]
+            if results and self._resumable:
+                await self._commit(results)
+            yield results
+        self._over = not self._window.unacknowledged
+
+    def sending(self, count: int) -> None:
+        """See StreamItems."""
+        self._window.sent += count
+        self._results.sending(count)
+
+    async def close(self) -> None:
+        """See StreamItems. The session stays, as it was committed last, if its client may come back for it."""
+        self._driver.close()
+        self._results.close()
+        if not self._resumable:
+            return
+        record = self._committed
+        if self._over:
+            await self._sessions.delete(record)
+        else:
+            await self._sessions.release(record)
+
+    async def _commit(self, results: list[pb.StreamResult]) -> None:
+        for result in results:
+            self._session.keep(result.id, result.SerializeToString())
+        record = self._session.record
+        await self._sessions.commit(record)
+        self._committed = record
+
+    def _taken_over(self, error: SessionTakenOver) -> None:
+        """Somebody else goes on with the session."""
+        self._results.end(error)
+
+    def _settled(self, item_id: int, outcome: Prediction | InferwayError) -> None:
+        del item_id  # results come in the order of the items
+        self._results.settle(self._expected.popleft(), outcome)
+
+    def _checked(self, item: pb.StreamItem) -> Ask | InferwayError:
+        limit = self._options.max_in_flight
+        try:
+            if self._results.unanswered + self._window.unacknowledged >= limit:
+                return too_many(limit)
+            return ask_of(item, self._options, self._outputs)
+        except InferwayError as error:
+            return error
