@@ -15,6 +15,7 @@ from inferway.errors import (
     Quarantined,
     QueueFull,
     RunnerCrashed,
+    VersionLoadFailed,
     VersionNotReady,
     VersionNotServed,
     VersionUnloaded,
@@ -24,7 +25,7 @@ from inferway.errors import (
 from inferway_gateway.dispatch import REPEAT_SECONDS
 from inferway_gateway.forecast import Speed
 from inferway_gateway.routing import Arm, Endpoint, RoutingTable
-from inferway_gateway.workers import Worker
+from inferway_gateway.workers import LoadState, Standing, Worker, why_not
 from tests.unit.gateway.bench import V1, Bench
 from tests.unit.gateway.builders import envelope, version
 
@@ -127,6 +128,25 @@ async def test_what_nobody_has_ready_is_refused_at_once(of: Any, kind: type[Infe
 
     with pytest.raises(kind):
         bench.dispatcher.submit(envelope(of))
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        (LoadState.READY, NoWorker),
+        (LoadState.LOADING, VersionNotReady),
+        (LoadState.FAILED, VersionLoadFailed),
+        (LoadState.DRAINING, VersionNotServed),
+        (LoadState.UNLOADED, VersionNotServed),
+    ],
+)
+async def test_a_version_that_is_kept_for_streams_only_is_spoken_of_like_any_other(
+    state: LoadState, kind: type[InferwayError]
+) -> None:
+    """Its runner crashed, or its link is down: the streams that go on with it are told to wait, not that it is gone."""
+    worker = Worker("127.0.0.1:1", standings={V1: Standing(state)}, links_up=1)
+
+    assert type(why_not(version(1, wanted=False), [worker, Worker("127.0.0.1:2", links_up=1)])) is kind
 
 
 async def test_the_worker_with_fewer_rows_is_chosen() -> None:
