@@ -35,7 +35,6 @@ SCRIPT = """
 local acts = {}
 
 function acts.create(key, epoch, write, record, ttl)
-  redis.call('DEL', key)
   redis.call('HSET', key, 'epoch', epoch, 'write', write, 'record', record)
   redis.call('PEXPIRE', key, ttl)
   return 1
