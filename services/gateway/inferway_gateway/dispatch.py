@@ -24,9 +24,10 @@ from inferway.errors import (
 from inferway_chassis.clock import Clock
 from inferway_chassis.request_queue import QueueLimits
 from inferway_gateway.envelope import Envelope, Prediction
-from inferway_gateway.lane import FRAME_SECONDS, Flight, Lane, Loop
+from inferway_gateway.lane import Flight, Lane, Loop
 from inferway_gateway.outcomes import ArmOutcomes, Outcomes
 from inferway_gateway.pool import Pool
+from inferway_gateway.pools import Pools
 from inferway_gateway.retries import MAY_HAVE_RUN, NOT_EXECUTED, Retries, blames_worker, pause_before
 from inferway_gateway.routing import RoutingTable, Version
 from inferway_gateway.tensors import Answer
@@ -53,12 +54,11 @@ class Dispatcher:
         random: Callable[[], float] = random.random,
     ) -> None:
         """`limits` hold for each version; `outcomes` counts what becomes of requests."""
-        self._loop, self._clock, self._limits, self._outcomes = loop, clock, limits, outcomes
+        self._loop, self._clock, self._outcomes = loop, clock, outcomes
         self._random = random
-        self._pools: dict[str, Pool] = {}
-        self._lanes: dict[Worker, list[Lane]] = {}
+        self._pools = Pools(loop, clock, limits, random)
         self._retries = Retries(clock)
-        self._ward = Ward(clock, lambda flight: self._place(self._pool_of(flight), flight), self._settle)
+        self._ward = Ward(clock, lambda flight: self._pools.place(self._pools.of(flight), flight), self._settle)
         self.guard = self._ward.guard
         """Knows who may have crashed runners."""
         self.workers: list[Worker] = []
@@ -73,7 +73,7 @@ class Dispatcher:
         DeadlineExceeded, Quarantined.
         """
         version = envelope.version
-        pool = self._pools.get(version.name)
+        pool = self._pools.by_version.get(version.name)
         if pool is None or version.unloaded:
             raise self._refused(envelope, why_not(version, self.workers))
         now = self._clock()
@@ -88,7 +88,7 @@ class Dispatcher:
             if self.guard.known:
                 self._ward.recognise(flight)
             if flight.suspicion is None:
-                self._place(pool, flight)
+                self._pools.place(pool, flight)
         except (Overloaded, Quarantined) as refusal:
             raise self._refused(envelope, refusal) from None
         self._time(flight, seconds_left, self._expire if flight.failure is None else self._give_up)
@@ -115,7 +115,7 @@ class Dispatcher:
 
     def is_ready(self, version: Version) -> bool:
         """Whether some connected worker answers for `version`."""
-        pool = self._pools.get(version.name)
+        pool = self._pools.by_version.get(version.name)
         return pool is not None and bool(pool.lanes) and not version.unloaded
 
     def why_not(self, version: Version) -> InferwayError:
@@ -124,53 +124,34 @@ class Dispatcher:
 
     def pools(self) -> list[tuple[str, Pool]]:
         """Every version that is or was ready somewhere, for metrics."""
-        return list(self._pools.items())
+        return list(self._pools.by_version.items())
 
     def apply(self, table: RoutingTable) -> None:
         """Refuses what waits for versions that are no more, and forgets them; pools go with their last lane."""
-        for name, pool in list(self._pools.items()):
+        for name, pool in self.pools():
             version = table.versions.get(name)
             pool.withdrawn = version is None
             pool.keep(self.workers)
             if version is None or version.unloaded:
                 for flight in [*(queued.payload for queued in pool.queue.drain()), *self._ward.waiting(name)]:
                     self._settle(flight, why_withdrawn(name, version, self.workers))
-            if pool.is_over:
-                del self._pools[name]
+            self._pools.forget_if_over(name)
         self._outcomes.keep(table.endpoints, table.versions)
         self._retries.keep(table.endpoints)
 
     def set_ready(self, lane: Lane, ready: Iterable[str], *, failed: bool = False) -> None:
         """Which versions may be bound to `lane` from now on; `failed` if they became fewer because something broke."""
-        lanes = self._lanes.setdefault(lane.worker, [])
-        if lane not in lanes:
-            lanes.append(lane)
-        before, lane.ready, lane.silenced = lane.ready, frozenset(ready), frozenset()
-        now = self._clock()
-        for name in before - lane.ready:
-            pool = self._pools[name]
-            pool.remove(lane, now, failed=failed)
-            if pool.is_over:
-                del self._pools[name]
-        for name in lane.ready - before:
-            pool = self._pool(name)
-            pool.add(lane, now)
-            self._pump(pool)
-        if before != lane.ready:
+        if self._pools.set_ready(lane, ready, failed=failed):
             self.on_change()
 
     def grant(self, lane: Lane, version: str, rows: int) -> None:
         """`lane` has room for more rows of `version`."""
         lane.grant(version, rows)
-        pool = self._pools.get(version)
-        if pool is not None and pool.queue:
-            self._pump(pool)
+        self._pools.pump(version)
 
     def has_room_again(self) -> None:
         """Binds what waits. Called once after the answers of a message, not after each: room comes back in frames."""
-        for pool in self._pools.values():
-            if pool.queue.items:
-                self._pump(pool)
+        self._pools.pump_all()
 
     def answered(self, lane: Lane, ticket: int, answer: Answer) -> None:
         """The worker answered with outputs."""
@@ -208,9 +189,7 @@ class Dispatcher:
     def lost(self, lane: Lane) -> None:
         """The link is gone, and with it every answer that was still out."""
         self.set_ready(lane, (), failed=not lane.draining)
-        self._lanes[lane.worker].remove(lane)
-        if not self._lanes[lane.worker]:
-            del self._lanes[lane.worker]
+        self._pools.remove(lane)
         for flight in lane.close():
             self._judge(flight, passed=None)
             if flight.written:
@@ -220,7 +199,7 @@ class Dispatcher:
 
     def oldest_bound_at(self, worker: Worker) -> float:
         """Since when an answer of `worker` is due; infinite if none is."""
-        return min([lane.oldest_bound_at for lane in self._lanes.get(worker, ())], default=math.inf)
+        return min([lane.oldest_bound_at for lane in self._pools.lanes_of(worker)], default=math.inf)
 
     def fell_silent(self, worker: Worker) -> None:
         """`worker` holds requests and gives no sign of life: others get its work until it `spoke_again`.
@@ -228,7 +207,7 @@ class Dispatcher:
         What it holds moves only if somebody else can answer it. Else it stays: it may still be answered where it is.
         """
         worker.is_silent, worker.silences = True, worker.silences + 1
-        lanes = self._lanes.get(worker, ())
+        lanes = self._pools.lanes_of(worker)
         for lane in lanes:
             ready = lane.ready
             self.set_ready(lane, (), failed=True)
@@ -240,12 +219,12 @@ class Dispatcher:
     def spoke_again(self, worker: Worker) -> None:
         """`worker` gives signs of life."""
         worker.is_silent = False
-        for lane in self._lanes.get(worker, ()):
+        for lane in self._pools.lanes_of(worker):
             if lane.silenced and not lane.draining:
                 self.set_ready(lane, lane.silenced)
 
     def _rescue(self, flight: Flight, lane: Lane) -> None:
-        pool = self._pools.get(flight.envelope.version.name)
+        pool = self._pools.by_version.get(flight.envelope.version.name)
         if pool is None or not pool.lanes:
             return
         if flight.written:
@@ -258,7 +237,7 @@ class Dispatcher:
     def _judge(self, flight: Flight, *, passed: bool | None) -> None:
         """The worker of `flight` did well, or not; None if its end says nothing about the worker."""
         member, flight.member = flight.member, None
-        pool = self._pools.get(flight.envelope.version.name)
+        pool = self._pools.by_version.get(flight.envelope.version.name)
         if member is not None and pool is not None:
             pool.judge(member, flight, self._clock(), passed=passed)
 
@@ -296,7 +275,7 @@ class Dispatcher:
 
     def _place_again(self, flight: Flight) -> None:
         try:
-            self._place(self._pool_of(flight), flight)
+            self._pools.place(self._pools.of(flight), flight)
         except Overloaded as refusal:
             self._settle(flight, flight.failure or refusal)
 
@@ -306,7 +285,7 @@ class Dispatcher:
 
     def _is_stranded(self, flight: Flight) -> bool:
         """Whether it waits for a version that nobody has ready."""
-        return flight.lane is None and not flight.result.done() and not self._pool_of(flight).lanes
+        return flight.lane is None and not flight.result.done() and not self._pools.of(flight).lanes
 
     def _seconds_left(self, flight: Flight) -> float:
         return max(0.0, flight.envelope.deadline - self._clock())
@@ -323,23 +302,6 @@ class Dispatcher:
             self._settle(flight, flight.failure)
         else:
             self._time(flight, self._seconds_left(flight), self._expire)
-
-    def _place(self, pool: Pool, flight: Flight) -> None:
-        pool.take(flight, self._clock())
-        if flight.queued is not None and pool.is_paced:
-            self._pump_later(pool)
-
-    def _pump(self, pool: Pool) -> None:
-        if pool.pump(self._clock()):
-            self._pump_later(pool)
-
-    def _pump_later(self, pool: Pool) -> None:
-        if pool.timer is None:
-            pool.timer = self._loop.call_later(FRAME_SECONDS, self._pump_now, pool)
-
-    def _pump_now(self, pool: Pool) -> None:
-        pool.timer = None
-        self._pump(pool)
 
     def _expire(self, flight: Flight) -> None:
         if flight.failure is not None and self._is_stranded(flight):
@@ -376,7 +338,7 @@ class Dispatcher:
             flight.lane.give_up(flight)
             self.has_room_again()
         elif flight.queued is not None:
-            self._pools[flight.envelope.version.name].drop(flight)
+            self._pools.of(flight).drop(flight)
 
     def _refused(self, envelope: Envelope, error: InferwayError) -> InferwayError:
         self._counts(envelope).failed(error.code)
@@ -384,15 +346,6 @@ class Dispatcher:
 
     def _counts(self, envelope: Envelope) -> ArmOutcomes:
         return self._outcomes.of(envelope.endpoint, envelope.arm, envelope.version.name)
-
-    def _pool_of(self, flight: Flight) -> Pool:
-        return self._pool(flight.envelope.version.name)
-
-    def _pool(self, version: str) -> Pool:
-        pool = self._pools.get(version)
-        if pool is None:
-            pool = self._pools[version] = Pool(version, self._limits, self._random)
-        return pool
 
 
 def _lost() -> WorkerLost:
