@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from inferway.errors import InferwayError
-from inferway_cli.commands import catalogue, fleet, predictions, serving, up
+from inferway_cli.commands import catalogue, endpoints, fleet, predictions, serving, up
 from inferway_cli.console import INTERRUPTED, CommandError, explain, report
 
 FAILED = 1
@@ -46,7 +46,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "delete": catalogue.delete,
     },
     "Serving": {"why": serving.why, "tune": serving.tune, "policy": serving.policy},
-    "Traffic": {"predict": predictions.predict, "load": predictions.load},
+    "Traffic": {"endpoint": endpoints.endpoint, "predict": predictions.predict, "load": predictions.load},
     "Watch": {"status": fleet.show_status, "trace": fleet.show_trace, "version": fleet.show_version},
 }
 

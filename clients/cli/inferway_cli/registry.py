@@ -150,6 +150,20 @@ class Registry:
         request = endpoint_service_pb2.ListEndpointsRequest(page_size=PAGE_SIZE)
         return await self._all(self._endpoints.ListEndpoints, request, "endpoints")
 
+    async def set_stream_policy(
+        self, endpoint: resources_pb2.Endpoint, policy: resources_pb2.StreamPolicy.ValueType
+    ) -> resources_pb2.Endpoint:
+        """Says what streams do, unless somebody changed the endpoint since it was read. Traffic stays as it is."""
+        wanted = resources_pb2.Endpoint(
+            name=endpoint.name,
+            arms=() if endpoint.automatic else endpoint.arms,
+            automatic=endpoint.automatic,
+            stream_policy=policy,
+            etag=endpoint.etag,
+        )
+        request = endpoint_service_pb2.UpdateEndpointRequest(endpoint=wanted, request_id=_request_id())
+        return (await self._call(self._endpoints.UpdateEndpoint, request)).endpoint
+
     async def workers(self) -> list[resources_pb2.Worker]:
         """All workers whose lease holds, by name."""
         request = fleet_service_pb2.ListWorkersRequest(page_size=PAGE_SIZE)

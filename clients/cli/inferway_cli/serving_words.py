@@ -69,6 +69,12 @@ def policy_in_words(policy: resources_pb2.VersionPolicy) -> str:
     return f"only {named}"
 
 
+def stream_policy_name(policy: resources_pb2.StreamPolicy.ValueType) -> str:
+    """`finish`, `migrate`, or `default`."""
+    name = resources_pb2.StreamPolicy.Name(policy).removeprefix("STREAM_POLICY_").lower()
+    return "default" if name == "unspecified" else name
+
+
 def counted(number: int, singular: str, plural: str = "") -> str:
     """`1 row`, `2 rows`."""
     return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

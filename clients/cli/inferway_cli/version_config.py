@@ -7,6 +7,7 @@ idempotent: true
 max_batch_rows: 256
 isolation: process
 memory_bytes: 500000000
+state: [{output: next_state, input: state}]
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import yaml
 
 from inferway.registry.v1 import resources_pb2
 from inferway_cli.console import CommandError
+from inferway_cli.state_config import read_state
 
 FILE_NAME = "inferway.yaml"
 
@@ -46,7 +48,8 @@ def read_config(path: Path) -> resources_pb2.VersionConfig:
         raise CommandError(f"{path}: unknown key {unknown[0]!r}; known are {', '.join(_KEYS)}")
     checked = {key: _checked(path, key, value) for key, value in content.items()}
     isolation = isolation_value(checked.pop("isolation", None))
-    return resources_pb2.VersionConfig(**checked, isolation=isolation)
+    state = read_state(checked.pop("state", []), f"{path}: state")
+    return resources_pb2.VersionConfig(**checked, isolation=isolation, state=state)
 
 
 def isolation_value(isolation: Isolation | None) -> resources_pb2.Isolation.ValueType:
@@ -73,6 +76,10 @@ def _is_labels(value: object) -> bool:
     )
 
 
+def _is_bindings(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(entry, dict) for entry in value)
+
+
 def _is_count(value: object, limit: int = 2**31) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < limit
 
@@ -84,5 +91,6 @@ _KEYS: dict[str, tuple[Callable[[object], bool], str]] = {
     "idempotent": (lambda value: isinstance(value, bool), "true or false"),
     "max_batch_rows": (_is_count, "a whole number from 0"),
     "isolation": (lambda value: value in get_args(Isolation), "process, group or inline"),
+    "state": (_is_bindings, "a list of bindings, such as {output: next_state, input: state}"),
     "memory_bytes": (lambda value: _is_count(value, 2**63), "a whole number from 0"),
 }

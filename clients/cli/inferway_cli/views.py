@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,7 +13,7 @@ from inferway.registry.v1 import resources_pb2
 from inferway.status import from_status
 from inferway.type.v1 import tensor_pb2
 from inferway.worker.v1 import worker_service_pb2
-from inferway_cli.serving_words import options_in_words, plan_in_short, policy_in_words, size
+from inferway_cli.serving_words import options_in_words, plan_in_short, policy_in_words, size, stream_policy_name
 
 
 def bare(name: str) -> str:
@@ -48,6 +49,7 @@ def version_row(version: resources_pb2.ModelVersion, aliases: Iterable[resources
         "workers": {bare(entry.worker): load_state(entry.status) for entry in version.workers},
         "runs": {bare(entry.worker): _runs(entry.status) for entry in version.workers},
         "signatures": {signature.name: _signature(signature) for signature in version.signatures},
+        "state_bindings": [_binding(binding) for binding in version.config.state],
     }
 
 
@@ -59,6 +61,7 @@ def endpoint_row(endpoint: resources_pb2.Endpoint) -> dict[str, Any]:
         "automatic": endpoint.automatic,
         "next": _short(endpoint.next_version) if endpoint.next_version else "",
         "generation": endpoint.generation,
+        "streams": stream_policy_name(endpoint.stream_policy),
     }
 
 
@@ -95,6 +98,16 @@ def _signature(signature: tensor_pb2.Signature) -> dict[str, list[dict[str, Any]
     return {
         "inputs": [_tensor(spec) for spec in signature.inputs],
         "outputs": [_tensor(spec) for spec in signature.outputs],
+    }
+
+
+def _binding(binding: resources_pb2.StateBinding) -> dict[str, Any]:
+    return {
+        "signature": binding.signature,
+        "output": binding.output,
+        "input": binding.input,
+        "shape": list(binding.shape),
+        "initial": base64.b64encode(binding.initial).decode(),
     }
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from inferway.errors import CorruptArtifact, StorageFull
 from inferway.registry.v1 import resources_pb2
+from inferway.type.v1 import tensor_pb2
 from inferway.worker.v1 import worker_service_pb2
 from tests.unit.cli.conftest import Inferway
 from tests.unit.cli.fake_registry import FakeRegistry
@@ -29,6 +30,25 @@ async def test_push_publishes_every_file_with_its_config(inferway: Inferway, reg
     assert version.config.labels == {"mse": "0.5"}
     assert version.config.max_batch_rows == 8
     assert registry.aliases == {"models/affine": {"champion": 1}}
+
+
+async def test_model_shows_what_is_state(inferway: Inferway, registry: FakeRegistry, saved_model: Path):
+    """Callers neither send nor get it, and wonder why the signature has it."""
+    (saved_model / "inferway.yaml").write_text("state: [{output: next, input: state}]\n")
+    assert (await inferway("push", "affine", str(saved_model))).code == 0
+    version = registry.versions["models/affine/versions/1"]
+    assert [(binding.output, binding.input) for binding in version.config.state] == [("next", "state")]
+    version.config.state[0].MergeFrom(resources_pb2.StateBinding(signature="step", shape=[8]))
+    state = tensor_pb2.TensorSpec(name="state", datatype=tensor_pb2.DATA_TYPE_FP32, shape=[-1, 8])
+    version.signatures.add(name="step", inputs=[state])
+
+    shown = await inferway("model", "affine")
+    told = json.loads((await inferway("model", "affine", "--json")).stdout)
+
+    assert "  step keeps FP32[8] a row: next -> state, at first zeros\n" in shown.stdout
+    assert told["versions"][0]["state_bindings"] == [
+        {"signature": "step", "output": "next", "input": "state", "shape": [8], "initial": ""}
+    ]
 
 
 @pytest.mark.parametrize(

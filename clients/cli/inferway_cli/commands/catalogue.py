@@ -42,7 +42,7 @@ def push_model(
     """Publish a SavedModel, an ONNX or a LiteRT model as the next version of a model.
 
     An `inferway.yaml` in the directory or beside it sets description, labels,
-    forbid_nan_inputs, idempotent, max_batch_rows, isolation and memory_bytes;
+    forbid_nan_inputs, idempotent, max_batch_rows, isolation, memory_bytes and state;
     options come before it. A push that broke goes on where it stopped when it
     is repeated.
 
@@ -240,6 +240,16 @@ def _print_version(version: dict[str, Any]) -> None:
         out.print(f"  {worker}: {'  '.join([state, *version['runs'].get(worker, [])])}", markup=False)
     for signature, sides in version["signatures"].items():
         out.print(f"  {signature}({_tensors(sides['inputs'])}) -> {_tensors(sides['outputs'])}", markup=False)
+    for binding in version["state_bindings"]:
+        out.print(f"  {_state(binding, version['signatures'][binding['signature']])}", markup=False)
+
+
+def _state(binding: dict[str, Any], signature: dict[str, Any]) -> str:
+    [datatype] = [spec["datatype"] for spec in signature["inputs"] if spec["name"] == binding["input"]]
+    zeros = "empty strings" if datatype == "BYTES" else "zeros"
+    begin = "a value of the publisher's" if binding["initial"] else zeros
+    row = f"{datatype}{_shape(binding['shape'])}"
+    return f"{binding['signature']} keeps {row} a row: {binding['output']} -> {binding['input']}, at first {begin}"
 
 
 def _tensors(specs: list[dict[str, Any]]) -> str:

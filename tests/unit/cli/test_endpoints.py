@@ -1,0 +1,38 @@
+"""endpoint: as typed, against a registry in memory."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from inferway.registry.v1 import resources_pb2
+from tests.unit.cli.conftest import Inferway
+from tests.unit.cli.fake_registry import FakeRegistry
+
+
+async def test_endpoint_shows_where_traffic_goes_and_what_streams_do(inferway: Inferway, saved_model: Path):
+    """Before a deploy one wants to know both."""
+    await inferway("push", "affine", str(saved_model))
+    done = await inferway("endpoint", "affine")
+    traffic, streams = done.stdout.splitlines()
+    assert traffic == "affine: v1 affine/1 100%, following the newest version"
+    assert streams.endswith("stay with their version if the model is stateful, and move on otherwise")
+
+
+async def test_endpoint_sets_what_streams_do_and_leaves_traffic_alone(
+    inferway: Inferway, registry: FakeRegistry, saved_model: Path
+):
+    """The rest of the endpoint is not this command's business."""
+    await inferway("push", "affine", str(saved_model))
+    done = await inferway("endpoint", "affine", "--streams", "finish", "--json")
+    assert done.code == 0, done.stderr
+    assert json.loads(done.stdout)["streams"] == "finish"
+    assert registry.stream_policies == {"endpoints/affine": resources_pb2.STREAM_POLICY_FINISH}
+    assert "for ten minutes at most" in (await inferway("endpoint", "affine")).stdout
+
+
+async def test_endpoint_says_what_is_not_there(inferway: Inferway):
+    """With the way to find out what is."""
+    done = await inferway("endpoint", "nothing", "--streams", "migrate")
+    assert done.code == 1
+    assert "`inferway models` lists what there is" in done.stderr
