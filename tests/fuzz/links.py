@@ -115,6 +115,9 @@ class FakeWorker:
             self.held.remove(request)
             self.cancelled.append(request)
 
+    def link_lost(self, link: LinkSession) -> None:
+        """Nothing was held for it."""
+
     def ready(self) -> dict[str, FakeExecutor]:
         return {V1: FakeExecutor(self.credits)}
 
