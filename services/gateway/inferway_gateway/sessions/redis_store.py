@@ -15,7 +15,7 @@ from inferway.errors import TooManyConcurrent
 from inferway_chassis.clock import Clock
 from inferway_gateway.sessions.codec import Undecodable, decode, encode
 from inferway_gateway.sessions.holdings import Held, Holdings
-from inferway_gateway.sessions.redis_queue import MAX_ACTS, TIMEOUT_SECONDS, RedisQueue
+from inferway_gateway.sessions.redis_queue import MAX_ACTS, RedisQueue
 from inferway_gateway.sessions.redis_script import PREFIX, Act, Outcome
 from inferway_gateway.sessions.store import LEASE_SECONDS, SessionRecord, session_not_found, taken_over
 
@@ -32,14 +32,8 @@ class RedisSessionStore:
 
     def __init__(self, url: str, max_sessions: int, clock: Clock, lease_seconds: float = LEASE_SECONDS) -> None:
         """`max_sessions` bounds what this gateway keeps there. Raises ValueError for a URL that is none."""
-        # Whoever asked decides whether to ask again; a client that repeats by itself is past every deadline.
-        redis: Redis = Redis.from_url(
-            url,
-            protocol=2,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=TIMEOUT_SECONDS,
-            socket_connect_timeout=TIMEOUT_SECONDS,
-        )
+        # Deadlines are the queue's, and whoever asked decides whether to ask again.
+        redis: Redis = Redis.from_url(url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None)
         self._queue = RedisQueue(redis)
         self._holdings = Holdings(max_sessions, clock)
         self._max_sessions, self._lease_seconds = max_sessions, lease_seconds
