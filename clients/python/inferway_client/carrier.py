@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from inferway.errors import Draining, InferwayError, Internal, SessionNotFound
+from inferway.errors import DeadlineExceeded, Draining, InferwayError, Internal, SessionNotFound
 from inferway.prediction.v1 import prediction_service_pb2 as pb
 from inferway_client.ledger import Ledger
 from inferway_client.reconnecting import Outage, ReconnectPolicy
@@ -192,6 +192,8 @@ class Carrier:
             await asyncio.sleep(wait)
             try:
                 await self.open(min(self._timeout_seconds, self._outage.seconds_left(self._clock())))
+            except DeadlineExceeded:
+                continue  # says less than the loss itself
             except InferwayError as error:
                 loss = error
             else:

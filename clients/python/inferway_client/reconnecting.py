@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from inferway.errors import DeadlineExceeded, InferwayError
+from inferway.errors import InferwayError
 
 MAX_DOUBLINGS = 16
 
@@ -40,7 +40,7 @@ class Outage:
 
     def wait_seconds(self, error: InferwayError, now: float) -> float | None:
         """How long to wait before the next attempt, with full jitter; None when that is too late, or of no use."""
-        asked = 0.0 if isinstance(error, DeadlineExceeded) else error.retry_after_seconds
+        asked = error.retry_after_seconds
         if asked is None:
             return None
         backoff = self._policy.initial_backoff_seconds * 2 ** min(self._attempts, MAX_DOUBLINGS)

@@ -10,12 +10,12 @@ from typing import Self
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from inferway.errors import DeadlineExceeded, InferwayError, Internal, Unreachable
+from inferway.errors import DeadlineExceeded, Internal, Unreachable
 from inferway.prediction.v1 import prediction_service_pb2 as pb
 from inferway.prediction.v1 import prediction_service_pb2_grpc
 from inferway_client.ledger import Item
 from inferway_client.tracing import Metadata
-from inferway_client.transport import translated_errors
+from inferway_client.transport import decode_error, translated_errors
 
 _Call = grpc.aio.StreamStreamCall[pb.StreamPredictRequest, pb.StreamPredictResponse]
 SILENT_INTERVALS = 3
@@ -34,6 +34,8 @@ class StreamCall:
         """The server's answer to the opening."""
         interval = opened.heartbeat_interval.ToNanoseconds() / 1e9
         self._silence_seconds = SILENT_INTERVALS * interval or None
+        self._writing = False
+        """A message is on its way, or failed on it."""
 
     @classmethod
     async def open(
@@ -65,11 +67,13 @@ class StreamCall:
         """The next message; None at the end. Raises what ended the call, and Unreachable when nobody is there."""
         try:
             async with asyncio.timeout(self._silence_seconds):
-                with translated_errors(self._target):
-                    message = await self._call.read()
+                message = await self._call.read()
         except TimeoutError:
-            silent = f"{self._target} was silent for {self._silence_seconds:g} s"
-            raise Unreachable(silent, retry_after_seconds=0.0, target=self._target) from None
+            raise self._lost(f"was silent for {self._silence_seconds:g} s") from None
+        except grpc.aio.AioRpcError as error:
+            if self._writing and error.code() is grpc.StatusCode.INTERNAL and not error.trailing_metadata():
+                raise self._lost("closed the connection") from error
+            raise decode_error(error, self._target) from error
         return message if isinstance(message, pb.StreamPredictResponse) else None
 
     async def send(self, items: Sequence[Item[pb.StreamItem]], now: float) -> None:
@@ -89,15 +93,22 @@ class StreamCall:
 
     async def finish(self) -> None:
         """Half-closes."""
-        await self._call.done_writing()
+        with suppress(grpc.aio.InternalError):  # the call has just ended
+            await self._call.done_writing()
 
     def cancel(self) -> None:
         """Ends it at once."""
         self._call.cancel()
 
     async def _write(self, message: pb.StreamPredictRequest) -> None:
-        with suppress(asyncio.InvalidStateError, InferwayError), translated_errors(self._target):
+        """A write that meets the end of the call fails, and may leave gRPC's own INTERNAL in place of its status."""
+        self._writing = True
+        with suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):
             await self._call.write(message)
+            self._writing = False
+
+    def _lost(self, what: str) -> Unreachable:
+        return Unreachable(f"{self._target} {what}", retry_after_seconds=0.0, target=self._target)
 
 
 async def _opened(call: _Call, target: str, opening: pb.StreamOpen) -> pb.StreamOpened:

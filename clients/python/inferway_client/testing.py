@@ -3,8 +3,9 @@
     async with FakeGateway({"affine": FakeModel(AFFINE_IN, AFFINE_OUT, lambda x: {"y": 2 * x["x"] + 1})}) as gateway:
         async with Client(gateway.target) as client: ...
 
-It checks requests and raises errors as the real one does: both pass the same suite. It also answers the Open
-Inference Protocol's ModelMetadata, for programs that ask what a model takes.
+It checks requests and raises errors as the real one does: both pass the same suite. Streams to stateful models carry
+sessions, and can be disturbed (see `Trouble`). It also answers the Open Inference Protocol's ModelMetadata, for
+programs that ask what a model takes.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from types import TracebackType
 from typing import Any, Never, Self
 
 import grpc
+import numpy as np
 
 from inferway import names
 from inferway.datatypes import Datatype
@@ -28,8 +30,8 @@ from inferway.errors import (
     InferwayError,
     InvalidBatch,
     MissingInput,
+    SessionRequired,
     ShapeMismatch,
-    StreamProtocolViolated,
     UnknownInput,
     UnknownOutput,
     VersionNotFound,
@@ -39,13 +41,13 @@ from inferway.prediction.v1 import prediction_service_pb2, prediction_service_pb
 from inferway.status import to_status
 from inferway.type.v1 import tensor_pb2
 from inferway_client.target import target_message
-from inferway_client.tensors import Array, decode, encode
+from inferway_client.tensors import Array, decode, dtype_of, encode
+from inferway_client.testing_streams import FakeStream, FakeStreams, State, Trouble
 from inferway_client.transport import STATUS_DETAILS
 
-__all__ = ["FakeGateway", "FakeModel", "TensorSpec"]
+__all__ = ["FakeGateway", "FakeModel", "TensorSpec", "Trouble"]
 
 OPEN_INFERENCE_SERVICE = "inference.GRPCInferenceService"
-MAX_IN_FLIGHT = 64
 REQUESTS_KEPT = 1_000
 TIMING = tensor_pb2.Timing(batch_rows=1, dispatch_reason=tensor_pb2.DISPATCH_REASON_IDLE)
 """Of every prediction that asks for it: nothing here ever waits."""
@@ -73,6 +75,14 @@ class FakeModel:
     """Numbers; the endpoint sends its traffic to the last."""
     aliases: Mapping[str, int] = field(default_factory=dict)
     """Versions by alias."""
+    state: Mapping[str, str] = field(default_factory=dict)
+    """Of a stateful model: inputs that carry a session's state, which begins as zeros, by the outputs that give the
+    next one. `inputs` and `compute` have them, callers do not see them."""
+
+    def initial_state(self, rows: int) -> State:
+        """Zeros for so many rows."""
+        specs = {name: self.inputs[name] for name in self.state.values()}
+        return {name: np.zeros([rows, *spec.shape[1:]], dtype_of(spec.datatype)) for name, spec in specs.items()}
 
 
 class FakeGateway:
@@ -83,6 +93,11 @@ class FakeGateway:
         self._servicer = _PredictionServicer(models)
         self.target = ""
         """`host:port`, once entered."""
+
+    @property
+    def streams(self) -> FakeStreams:
+        """What streams do, have done and shall suffer."""
+        return self._servicer.streams
 
     @property
     def calls(self) -> deque[Mapping[str, str]]:
@@ -119,6 +134,7 @@ class _PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer)
     def __init__(self, models: Mapping[str, FakeModel]) -> None:
         self._models = models
         self._ids = itertools.count(1)
+        self.streams = FakeStreams()
         self.failures: deque[InferwayError] = deque()
         self.calls: deque[Mapping[str, str]] = deque(maxlen=REQUESTS_KEPT)
 
@@ -128,7 +144,9 @@ class _PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer)
         self._note(context)
         try:
             model, version = self._resolve(request.target)
-            outputs = self._compute(model, request.inputs, request.output_names)
+            if model.state:
+                raise SessionRequired("the model keeps state: it answers streams only")
+            outputs, _ = self._compute(model, request.inputs, request.output_names)
         except InferwayError as error:
             await _abort(context, error)
         response = prediction_service_pb2.PredictResponse(
@@ -147,15 +165,16 @@ class _PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer)
         try:
             opening = (await anext(request_iterator)).open
             model, version = self._resolve(opening.target)
-            permitted = min(opening.max_in_flight or MAX_IN_FLIGHT, MAX_IN_FLIGHT)
-            yield prediction_service_pb2.StreamPredictResponse(
-                opened=prediction_service_pb2.StreamOpened(max_in_flight=permitted)
-            )
-            async for message in request_iterator:
-                if not message.HasField("item"):
-                    raise StreamProtocolViolated.at("message", "the stream is open already", expected="item")
-                result = self._result(opening, model, version, message.item)
-                yield prediction_service_pb2.StreamPredictResponse(result=result)
+
+            def apply(
+                item: prediction_service_pb2.StreamItem, state: State
+            ) -> tuple[prediction_service_pb2.StreamPrediction, State]:
+                outputs, next_state = self._compute(model, item.inputs, opening.output_names, state)
+                return self._stream_prediction(version, outputs, timing=opening.timing_requested), next_state
+
+            stream = FakeStream(self.streams, opening, version, apply, stateful=bool(model.state))
+            async for response in stream.run(request_iterator):
+                yield response
         except InferwayError as error:
             await _abort(context, error)
 
@@ -167,27 +186,19 @@ class _PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer)
         except InferwayError as error:
             await _abort(context, error)
         response = grpc_service_pb2.ModelMetadataResponse(name=request.name, versions=map(str, model.versions))
-        for name, spec in model.inputs.items():
+        for name, spec in _public_inputs(model).items():
             response.inputs.add(name=name, datatype=spec.datatype.name, shape=spec.shape)
         return response
 
-    def _result(
-        self,
-        opening: prediction_service_pb2.StreamOpen,
-        model: FakeModel,
-        version: str,
-        item: prediction_service_pb2.StreamItem,
-    ) -> prediction_service_pb2.StreamResult:
-        try:
-            outputs = self._compute(model, item.inputs, opening.output_names)
-        except InferwayError as error:
-            return prediction_service_pb2.StreamResult(id=item.id, error=to_status(error))
+    def _stream_prediction(
+        self, version: str, outputs: Iterable[tensor_pb2.Tensor], *, timing: bool
+    ) -> prediction_service_pb2.StreamPrediction:
         prediction = prediction_service_pb2.StreamPrediction(
             model_version=version, outputs=outputs, prediction_id=self._next_id()
         )
-        if opening.timing_requested:
+        if timing:
             prediction.timing.CopyFrom(TIMING)
-        return prediction_service_pb2.StreamResult(id=item.id, prediction=prediction)
+        return prediction
 
     def _resolve(self, target: prediction_service_pb2.Target) -> tuple[FakeModel, str]:
         names.check_segment(target.endpoint, "target.endpoint")
@@ -204,15 +215,24 @@ class _PredictionServicer(prediction_service_pb2_grpc.PredictionServiceServicer)
         return model, names.version_name(target.endpoint, number)
 
     def _compute(
-        self, model: FakeModel, inputs: Iterable[tensor_pb2.Tensor], output_names: Sequence[str]
-    ) -> list[tensor_pb2.Tensor]:
+        self,
+        model: FakeModel,
+        inputs: Iterable[tensor_pb2.Tensor],
+        output_names: Sequence[str],
+        state: State | None = None,
+    ) -> tuple[list[tensor_pb2.Tensor], State]:
+        """Outputs, and the next state; `state` is empty before a session's first item."""
         if self.failures:
             raise self.failures.popleft()
+        public = [name for name in model.output_names if name not in model.state]
         for name in output_names:
-            if name not in model.output_names:
+            if name not in public:
                 raise UnknownOutput.at("output_names", f"no output {name!r}", output=name, signature="serving_default")
-        outputs = model.compute(_checked(model, inputs))
-        return [encode(name, outputs[name]) for name in output_names or sorted(outputs)]
+        arrays = _checked(model, inputs)
+        rows = max((len(array) for array in arrays.values() if array.ndim), default=1)
+        outputs = model.compute({**arrays, **(state or model.initial_state(rows))})
+        answer = [encode(name, outputs[name]) for name in output_names or sorted(public)]
+        return answer, {name: outputs[output] for output, name in model.state.items()}
 
     def _note(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
         self.calls.append({key: str(value) for key, value in context.invocation_metadata() or ()})
@@ -234,17 +254,21 @@ def _version_of_alias(model: FakeModel, target: prediction_service_pb2.Target) -
     return model.aliases[target.alias]
 
 
+def _public_inputs(model: FakeModel) -> dict[str, TensorSpec]:
+    return {name: spec for name, spec in model.inputs.items() if name not in model.state.values()}
+
+
 def _checked(model: FakeModel, inputs: Iterable[tensor_pb2.Tensor]) -> dict[str, Array]:
-    arrays: dict[str, Array] = {}
+    specs, arrays = _public_inputs(model), dict[str, Array]()
     for index, tensor in enumerate(inputs):
         field_name = f"inputs[{index}]"
-        if tensor.name not in model.inputs:
+        if tensor.name not in specs:
             raise UnknownInput.at(field_name, f"no input {tensor.name!r}", input=tensor.name)
         if tensor.name in arrays:
             raise DuplicateInput.at(field_name, f"{tensor.name!r} is there twice", input=tensor.name)
-        _check_tensor(tensor, model.inputs[tensor.name], field_name)
+        _check_tensor(tensor, specs[tensor.name], field_name)
         arrays[tensor.name] = decode(tensor)
-    for name in sorted(model.inputs.keys() - arrays.keys()):
+    for name in sorted(specs.keys() - arrays.keys()):
         raise MissingInput.at("inputs", f"{name!r} is missing", input=name)
     return arrays
 
