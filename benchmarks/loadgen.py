@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import select
 import shutil
 import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ class LoadgenMissing(Exception):
 
 
 def build(directory: Path) -> None:
-    """Compiles both generators into `directory` unless they are newer than their sources; raises LoadgenMissing."""
+    """Compiles all generators into `directory` unless they are newer than their sources; raises LoadgenMissing."""
     directory.mkdir(parents=True, exist_ok=True)
     for source in SOURCES.glob("*.cc"):
         binary = directory / source.stem
@@ -38,9 +41,44 @@ def streams(binary: Path, target: str, method: str, payload: Path, count: int, s
     return _load([binary / "grpcstream", target, method, payload, count, 8, seconds / 4, seconds])
 
 
-def _load(command: list[object]) -> dict[str, Any]:
+def predict_streams(binary: Path, target: str, opening: Path, message: Path, **options: float) -> dict[str, Any]:
+    """Closed loop on streams of our own protocol; `loadgen/predictstream.cc` says which options there are."""
+    return _load(_predict_streams(binary, target, opening, message, options))
+
+
+@contextmanager
+def held_streams(
+    binary: Path, target: str, opening: Path, message: Path, ready_seconds: float, **options: float
+) -> Iterator[None]:
+    """The same at rest: every item is answered, or, without `read`, nothing more can be sent."""
+    command = _predict_streams(binary, target, opening, message, {**options, "seconds": 0})
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            if not select.select([process.stdout], [], [], ready_seconds)[0]:
+                raise RuntimeError(f"{options} were not at rest within {ready_seconds:g} s")
+            assert process.stdout.readline() == "ready\n"
+            yield
+            process.stdin.close()
+            _result(process.stdout.read())
+        finally:
+            process.kill()
+
+
+def _predict_streams(
+    binary: Path, target: str, opening: Path, message: Path, options: dict[str, float]
+) -> list[str | Path]:
+    return [binary / "predictstream", target, opening, message, *(f"{name}={value}" for name, value in options.items())]
+
+
+def _load(command: Sequence[object]) -> dict[str, Any]:
     output = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False, timeout=120)
-    result: dict[str, Any] = json.loads(output.stdout.splitlines()[-1])
+    return _result(output.stdout)
+
+
+def _result(output: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
     if result["errors"]:
         raise RuntimeError(f"{result['errors']} calls failed: {result.get('err', '')}")
     return result
