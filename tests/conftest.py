@@ -11,11 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from inferway.registry.v1 import resources_pb2
 from tests.testbed.processes import ServiceProcess
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
 
-MODELS = ("tiny", "shout", "fixed", "fussy", "mixed", "affine")
+MODELS = ("tiny", "shout", "fixed", "fussy", "mixed", "affine", "accumulator")
+CONFIGS = {
+    "accumulator": resources_pb2.VersionConfig(
+        state=[resources_pb2.StateBinding(input="state", output="next_state", shape=[1])]
+    )
+}
 
 
 EXIT_SECONDS = 30.0
@@ -48,7 +54,8 @@ def stack(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     settings = {"inference": {"INFERWAY_INFERENCE_MAX_MESSAGE_BYTES": str(64 * 1024 * 1024)}}
     with Stack(tmp_path_factory.mktemp("stack"), settings=settings) as running:
         for model in MODELS:
-            publish(running.registry.target, model, saved_models / model, alias="champion" if model == "affine" else "")
+            alias = "champion" if model == "affine" else ""
+            publish(running.registry.target, model, saved_models / model, alias, CONFIGS.get(model))
         for model in MODELS:
             running.gateway.wait_serving(f"model/{model}")
         yield running

@@ -9,6 +9,7 @@ model as `{name}.npz`, so that answers can be checked against NumPy; `litert/tin
     fixed    x [3] float64 → x * 2 (scalar shapes fixed)                   cannot be batched
     fussy    x [-1,2] → x, but an element above 1000 is an error           a poison request
     affine   x [-1,3] → 2 x + 1                                             what the client's own suite asks
+    accumulator  x [-1,1], state [-1,1] → y = next_state = x + state       stateful, if it is so configured
     mixed    a [-1] int64, b [-1,2] float16, c [-1] bool → sum per row     several inputs and datatypes
 """
 
@@ -64,6 +65,11 @@ def affine(x: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"y": 2 * x + 1}
 
 
+def accumulator(x: tf.Tensor, state: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The sum so far."""
+    return {"y": x + state, "next_state": x + state}
+
+
 def fussy(x: tf.Tensor) -> dict[str, tf.Tensor]:
     """The input, unless it holds an element above 1000."""
     with tf.control_dependencies([tf.debugging.assert_less(x, 1000.0)]):
@@ -80,6 +86,7 @@ FUNCTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "shout": (shout, {"text": ((None,), tf.string)}),
     "fixed": (fixed, {"x": ((3,), tf.float64)}),
     "affine": (affine, {"x": ((None, 3), tf.float32)}),
+    "accumulator": (accumulator, {"x": ((None, 1), tf.float32), "state": ((None, 1), tf.float32)}),
     "fussy": (fussy, {"x": ((None, 2), tf.float32)}),
     "mixed": (mixed, {"a": ((None,), tf.int64), "b": ((None, 2), tf.float16), "c": ((None,), tf.bool)}),
 }

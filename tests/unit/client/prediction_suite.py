@@ -1,7 +1,8 @@
 """What every server of the prediction service does for the client: the fake and the real gateway pass it.
 
 Whoever runs it gives the fixture `target`: `host:port` of a gateway with the endpoint `affine`, whose one version,
-also called `champion`, takes `x` (FP32, [-1, 3]) and answers `y` = 2 x + 1 of the same shape.
+also called `champion`, takes `x` (FP32, [-1, 3]) and answers `y` = 2 x + 1 of the same shape, and the stateful endpoint
+`accumulator`, which takes `x` (FP32, [-1, 1]) and answers `y`, the sum of all `x` of the session.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ from inferway.errors import (
     InvalidName,
     InvalidRequest,
     MissingInput,
+    SessionNotFound,
+    SessionRequired,
     ShapeMismatch,
     StreamProtocolViolated,
     UnknownInput,
     UnknownOutput,
     VersionNotFound,
 )
-from inferway_client import Client
+from inferway_client import Client, StreamResult
 from inferway_client.tensors import Array
 
 ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -35,6 +38,16 @@ ROWS = np.arange(6, dtype=np.float32).reshape(2, 3)
 def row(value: float) -> dict[str, Array]:
     """One row of equal numbers."""
     return {"x": np.full((1, 3), value, np.float32)}
+
+
+def number(value: float) -> dict[str, Array]:
+    """One row of the accumulator."""
+    return {"x": np.full((1, 1), value, np.float32)}
+
+
+def y(result: StreamResult) -> float:
+    """The first number of an answer."""
+    return float(result.unwrap().outputs["y"][0, 0])
 
 
 class PredictionSuite:
@@ -160,3 +173,53 @@ class PredictionSuite:
             assert stream.max_in_flight == 2
             results = [result async for result in stream.map(row(value) for value in range(10))]
         assert len(results) == 10
+
+    async def test_a_session_carries_state_that_callers_do_not_see(self, client: Client):
+        """Callers stream positions, and what was before is the model's business."""
+        async with client.stream("accumulator") as stream:
+            results = [result async for result in stream.map(number(value) for value in range(100))]
+        assert [result.id for result in results] == list(range(100))
+        assert [y(result) for result in results] == list(np.cumsum(range(100)))
+        assert set(results[0].unwrap().outputs) == {"y"}
+
+    async def test_a_bad_item_of_a_session_leaves_the_state_as_it_was(self, client: Client):
+        """One bad reading of a sensor does not spoil the session."""
+        batches = [number(1), {"x": np.zeros((1, 2), np.float32)}, number(2)]
+        async with client.stream("accumulator") as stream:
+            results = [result async for result in stream.map(batches)]
+        assert [type(result.error) for result in results] == [type(None), ShapeMismatch, type(None)]
+        assert y(results[2]) == 3
+
+    async def test_sessions_do_not_know_of_each_other(self, client: Client):
+        """Their items share batches, and nothing else."""
+
+        async def last(step: int) -> float:
+            async with client.stream("accumulator") as stream:
+                return [y(result) async for result in stream.map([number(step)] * 20)][-1]
+
+        assert await asyncio.gather(*map(last, range(10))) == [20 * step for step in range(10)]
+
+    async def test_a_session_goes_on_where_it_was_left(self, client: Client):
+        """Also in another process: whoever has the token. What was not taken comes again."""
+        async with client.stream("accumulator") as stream:
+            for value in (1, 2, 3):
+                await stream.send(number(value))
+            first = await anext(stream)
+            token = stream.resume_token
+        resumed = client.stream("accumulator", resume_token=token, acknowledged_item=first.id)
+        async with resumed as stream:
+            for value in (1, 2, 3, 4)[stream.applied_item :]:
+                await stream.send(number(value))
+            await stream.finish()
+            assert [(result.id, y(result)) async for result in stream] == [(2, 3), (3, 6), (4, 10)]
+
+    async def test_a_session_that_is_not_there_is_not_found(self, client: Client):
+        """It is never begun again silently."""
+        with pytest.raises(SessionNotFound):
+            async with client.stream("accumulator", resume_token="0" * 32):
+                pytest.fail("opened")
+
+    async def test_a_stateful_model_answers_no_calls(self, client: Client):
+        """A call has no before, so its answer would be wrong without saying so."""
+        with pytest.raises(SessionRequired):
+            await client.predict("accumulator", number(1))

@@ -20,12 +20,18 @@ AFFINE = FakeModel(
     compute=lambda inputs: {"y": (2 * inputs["x"] + 1).astype(np.float32)},
     aliases={"champion": 1},
 )
+ACCUMULATOR = FakeModel(
+    inputs={"x": TensorSpec(Datatype.FP32, (-1, 1)), "state": TensorSpec(Datatype.FP32, (-1, 1))},
+    output_names=("y", "next_state"),
+    compute=lambda inputs: {"y": inputs["x"] + inputs["state"], "next_state": inputs["x"] + inputs["state"]},
+    state={"next_state": "state"},
+)
 
 
 @pytest.fixture
 async def gateway() -> AsyncIterator[FakeGateway]:
-    """A fake gateway with the suite's model."""
-    async with FakeGateway({"affine": AFFINE}) as gateway:
+    """A fake gateway with the suite's models."""
+    async with FakeGateway({"affine": AFFINE, "accumulator": ACCUMULATOR}) as gateway:
         yield gateway
 
 

@@ -11,41 +11,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inferway.datatypes import Datatype
 from inferway.errors import (
     DeadlineExceeded,
     ModelFailed,
     SessionNotFound,
-    SessionRequired,
     SessionTakenOver,
     ShapeMismatch,
     Unreachable,
 )
 from inferway_client import Client, PredictionStream, ReconnectPolicy, StreamResult
-from inferway_client.testing import FakeGateway, FakeModel, TensorSpec, Trouble
-from tests.unit.client.prediction_suite import row
-from tests.unit.client.test_fake_gateway import AFFINE
+from inferway_client.testing import FakeGateway, Trouble
+from tests.unit.client.prediction_suite import number, row, y
+from tests.unit.client.test_fake_gateway import ACCUMULATOR, AFFINE
 
-ONE = TensorSpec(Datatype.FP32, (-1, 1))
-ACCUMULATOR = FakeModel(
-    inputs={"x": ONE, "state": ONE},
-    output_names=("y", "next_state"),
-    compute=lambda inputs: {"y": inputs["x"] + inputs["state"], "next_state": inputs["x"] + inputs["state"]},
-    state={"next_state": "state"},
-)
 QUICKLY = ReconnectPolicy(initial_backoff_seconds=0.001, max_backoff_seconds=0.001)
 SOON = ReconnectPolicy(initial_backoff_seconds=0.001, max_backoff_seconds=0.001, give_up_seconds=0.2)
 LOSSES = [trouble for trouble in Trouble if trouble is not Trouble.SILENCE]
-
-
-def number(value: float) -> dict[str, list[list[np.float32]]]:
-    """One row of the accumulator."""
-    return {"x": [[np.float32(value)]]}
-
-
-def total(result: StreamResult) -> float:
-    """What the accumulator answered."""
-    return float(result.unwrap().outputs["y"][0, 0])
 
 
 def doubled(result: StreamResult) -> float:
@@ -56,7 +37,7 @@ def doubled(result: StreamResult) -> float:
 @pytest.fixture
 async def gateway() -> AsyncIterator[FakeGateway]:
     """A fake gateway with a stateless and a stateful model."""
-    async with FakeGateway({"affine": AFFINE, "sum": ACCUMULATOR}) as gateway:
+    async with FakeGateway({"affine": AFFINE, "accumulator": ACCUMULATOR}) as gateway:
         yield gateway
 
 
@@ -69,23 +50,13 @@ async def client(gateway: FakeGateway) -> AsyncIterator[Client]:
 
 async def all_of(stream: PredictionStream, values: range) -> list[float]:
     """The sums after each value, in the order in which results came."""
-    return [total(result) async for result in stream.map(number(value) for value in values)]
-
-
-async def test_a_session_carries_state_that_callers_do_not_see(client: Client):
-    """The fake tells the truth about sessions, too."""
-    async with client.stream("sum") as stream:
-        results = [result async for result in stream.map(number(value) for value in range(5))]
-    assert [total(result) for result in results] == [0, 1, 3, 6, 10]
-    assert set(results[0].unwrap().outputs) == {"y"}
-    with pytest.raises(SessionRequired):
-        await client.predict("sum", number(1))
+    return [y(result) async for result in stream.map(number(value) for value in values)]
 
 
 @pytest.mark.parametrize("trouble", LOSSES)
 async def test_a_session_survives_each_trouble(gateway: FakeGateway, client: Client, trouble: Trouble):
     """Each item is applied once, answered once, in order, and the caller is not told of any trouble."""
-    async with client.stream("sum", max_in_flight=4, reconnect=QUICKLY) as stream:
+    async with client.stream("accumulator", max_in_flight=4, reconnect=QUICKLY) as stream:
         gateway.streams.suffer(*[Trouble.CUT_UNAPPLIED, trouble] * 3)
         sums = await all_of(stream, range(50))
     assert sums == list(np.cumsum(range(50)))
@@ -99,16 +70,16 @@ def test_a_session_survives_any_troubles(troubles: list[Trouble], window: int, s
     """As above, for every order of them; some items are bad ones, which leave the state as it was."""
 
     async def act() -> None:
-        async with FakeGateway({"sum": ACCUMULATOR}) as gateway, Client(gateway.target) as client:
+        async with FakeGateway({"accumulator": ACCUMULATOR}) as gateway, Client(gateway.target) as client:
             bad = set(range(seed, 40, 7)) if seed else set()
             items = [{"x": np.zeros((1, 2), np.float32)} if n in bad else number(n) for n in range(40)]
-            async with client.stream("sum", max_in_flight=window, reconnect=QUICKLY) as stream:
+            async with client.stream("accumulator", max_in_flight=window, reconnect=QUICKLY) as stream:
                 gateway.streams.suffer(*troubles)
                 results = [result async for result in stream.map(items)]
             assert [result.id for result in results] == list(range(40))
             assert [n for n, result in enumerate(results) if isinstance(result.error, ShapeMismatch)] == sorted(bad)
             sums = np.cumsum([0 if n in bad else n for n in range(40)])
-            assert [total(result) for n, result in enumerate(results) if n not in bad] == [
+            assert [y(result) for n, result in enumerate(results) if n not in bad] == [
                 value for n, value in enumerate(sums) if n not in bad
             ]
             assert gateway.streams.applied == list(range(1, 41))
@@ -135,7 +106,7 @@ async def test_a_gateway_that_says_nothing_for_three_heartbeats_is_left(gateway:
     """A dead machine resets no connection."""
     gateway.streams.heartbeat_seconds = 0.02
     gateway.streams.suffer(Trouble.SILENCE)
-    async with client.stream("sum", max_in_flight=2, reconnect=QUICKLY) as stream:
+    async with client.stream("accumulator", max_in_flight=2, reconnect=QUICKLY) as stream:
         assert await all_of(stream, range(10)) == list(np.cumsum(range(10)))
     assert gateway.streams.opened > 1
 
@@ -144,21 +115,21 @@ async def test_results_are_acknowledged_when_taken_and_the_session_ends_with_the
     gateway: FakeGateway, client: Client
 ):
     """A gateway keeps what its client does not have, and nothing else."""
-    async with client.stream("sum") as stream:
+    async with client.stream("accumulator") as stream:
         for value in range(10):
             await stream.send(number(value))
         await stream.finish()
         [session] = gateway.streams.sessions.values()
-        assert total(await anext(stream)) == 0
+        assert y(await anext(stream)) == 0
         assert len(session.kept) >= 9
-        assert [total(result) async for result in stream] == list(np.cumsum(range(10)))[1:]
+        assert [y(result) async for result in stream] == list(np.cumsum(range(10)))[1:]
     assert not session.kept
     assert session.ended
 
 
 async def test_an_idle_stream_acknowledges_what_was_taken(gateway: FakeGateway, client: Client):
     """Nobody can say how long a caller takes until its next item."""
-    async with client.stream("sum") as stream:
+    async with client.stream("accumulator") as stream:
         await stream.send(number(1))
         await anext(stream)
         [session] = gateway.streams.sessions.values()
@@ -168,7 +139,7 @@ async def test_an_idle_stream_acknowledges_what_was_taken(gateway: FakeGateway, 
 
 async def test_a_session_goes_on_in_another_process(gateway: FakeGateway, client: Client):
     """What was not taken comes again, and what was applied is not applied again."""
-    async with client.stream("sum") as stream:
+    async with client.stream("accumulator") as stream:
         for value in range(1, 6):
             await stream.send(number(value))
         taken = [await anext(stream), await anext(stream)]
@@ -177,30 +148,30 @@ async def test_a_session_goes_on_in_another_process(gateway: FakeGateway, client
         token = stream.resume_token
     async with (
         Client(gateway.target) as other,
-        other.stream("sum", resume_token=token, acknowledged_item=taken[-1].id) as stream,
+        other.stream("accumulator", resume_token=token, acknowledged_item=taken[-1].id) as stream,
     ):
         assert stream.applied_item == 5
         assert await stream.send(number(6)) == 6
         await stream.finish()
-        assert [(result.id, total(result)) async for result in stream] == [(3, 6), (4, 10), (5, 15), (6, 21)]
+        assert [(result.id, y(result)) async for result in stream] == [(3, 6), (4, 10), (5, 15), (6, 21)]
     assert gateway.streams.applied == [1, 2, 3, 4, 5, 6]
 
 
 async def test_a_map_of_a_resumed_session_numbers_what_was_left_from_below(gateway: FakeGateway, client: Client):
     """The position of a batch is the id of its result, also there."""
-    async with client.stream("sum") as stream:
+    async with client.stream("accumulator") as stream:
         await stream.send(number(1))
         async with asyncio.timeout(5.0):
             await gateway.streams.until(lambda: gateway.streams.applied == [1])
         token = stream.resume_token
-    async with client.stream("sum", resume_token=token) as stream:
-        results = [(result.id, total(result)) async for result in stream.map([number(2)])]
+    async with client.stream("accumulator", resume_token=token) as stream:
+        results = [(result.id, y(result)) async for result in stream.map([number(2)])]
     assert results == [(-1, 1), (0, 3)]
 
 
 async def test_a_session_that_is_gone_is_not_begun_again(gateway: FakeGateway, client: Client):
     """A new session would answer as if nothing had been before."""
-    async with client.stream("sum", reconnect=QUICKLY) as stream:
+    async with client.stream("accumulator", reconnect=QUICKLY) as stream:
         await stream.send(number(1))
         await anext(stream)
         gateway.streams.sessions.clear()
@@ -214,21 +185,21 @@ async def test_a_session_that_is_gone_is_not_begun_again(gateway: FakeGateway, c
 
 async def test_whoever_resumes_last_owns_the_session(client: Client):
     """Two streams that both went on would each apply half of the items."""
-    async with client.stream("sum", reconnect=QUICKLY) as first:
+    async with client.stream("accumulator", reconnect=QUICKLY) as first:
         await first.send(number(1))
         await anext(first)
-        async with client.stream("sum", resume_token=first.resume_token, acknowledged_item=1) as second:
+        async with client.stream("accumulator", resume_token=first.resume_token, acknowledged_item=1) as second:
             await first.send(number(2))
             with pytest.raises(SessionTakenOver):
                 await anext(first)
             await second.send(number(3))
-            assert total(await anext(second)) == 4
+            assert y(await anext(second)) == 4
 
 
 async def test_without_reconnecting_a_session_ends_with_its_stream(gateway: FakeGateway, client: Client):
     """Nothing is kept for somebody who does not come back."""
     gateway.streams.suffer(Trouble.CUT_ANSWERED)
-    async with client.stream("sum", reconnect=None) as stream:
+    async with client.stream("accumulator", reconnect=None) as stream:
         assert stream.resume_token == ""
         await stream.send(number(1))
         with pytest.raises(Unreachable):
@@ -261,9 +232,9 @@ async def test_an_error_that_repetition_does_not_mend_ends_the_stream(gateway: F
 async def test_a_gateway_that_stays_away_is_given_up():
     """There is an end to hoping, and it says what was missing."""
     async with AsyncExitStack() as away:
-        async with FakeGateway({"sum": ACCUMULATOR}) as gateway:
+        async with FakeGateway({"accumulator": ACCUMULATOR}) as gateway:
             client = await away.enter_async_context(Client(gateway.target))
-            stream = await away.enter_async_context(client.stream("sum", reconnect=SOON))
+            stream = await away.enter_async_context(client.stream("accumulator", reconnect=SOON))
             await stream.send(number(1))
             await anext(stream)
         with pytest.raises(Unreachable):
