@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from inferway.errors import SessionNotFound, SessionStoreUnavailable
+from inferway.errors import SessionNotFound, SessionStoreUnavailable, SessionTakenOver
 from inferway_gateway.sessions.redis_script import PREFIX, SCRIPT
 from inferway_gateway.sessions.redis_store import RedisSessionStore
 from tests.integration.gateway.session_store_beds import SHORT_SECONDS, RedisBed, record, redis_bed
@@ -60,6 +60,20 @@ async def test_an_owner_keeps_its_sessions_by_renewing_them(bed: RedisBed):
     assert max(lives["released"], lives["taken"]) <= 5
 
 
+async def test_a_stream_that_was_overtaken_here_does_not_end_the_renewal(bed: RedisBed):
+    """A client that reconnects to the same gateway: its old stream gives up after its new one has begun."""
+    gateway = bed.open()
+    await gateway.create(record("a"))
+    await gateway.claim("a")
+    with pytest.raises(SessionTakenOver):
+        await gateway.release(record("a"), 5)
+    await bed.redis.pexpire(PREFIX + "a", 5000)
+
+    await gateway.renew(["a"])
+
+    assert await bed.life_of("a") > 50
+
+
 async def test_every_write_renews(bed: RedisBed):
     """A busy session must not depend on a timer."""
     gateway = bed.open()
@@ -82,6 +96,18 @@ async def test_a_write_that_arrives_after_its_successor_changes_nothing(bed: Red
 
     assert answers == [1]
     assert (await gateway.claim("a")).applied == 2
+
+
+async def test_what_is_given_up_before_it_is_sent_never_happens(bed: RedisBed):
+    """A stream that is gone must not take its session from the one that its client has opened since."""
+    gateway = bed.open()
+    await gateway.create(record("a"))
+
+    claim = asyncio.create_task(gateway.claim("a"))
+    await asyncio.sleep(0)
+    claim.cancel()
+
+    assert (await gateway.claim("a")).epoch == 2
 
 
 async def test_one_script_is_sent_once(bed: RedisBed):
@@ -134,6 +160,18 @@ async def test_a_server_that_restarts_is_used_again(bed: RedisBed, caplog: pytes
         "the session store fails",
         "the session store is back",
     ]
+
+
+async def test_a_primary_that_became_a_replica_is_left_for_its_successor(bed: RedisBed):
+    """After a failover the address leads to another server, while the old connection is still up."""
+    gateway = bed.open()
+    await gateway.create(record("a"))
+    with redis_server.running() as successor:
+        await bed.redis.replicaof("127.0.0.1", 1)
+        successor.socket.replace(bed.server.socket)
+
+        assert await outcomes_of([gateway.commit(record("a"))]) == {SessionStoreUnavailable}
+        await gateway.create(record("b"))
 
 
 async def test_writes_that_a_crash_interrupts_fail_and_none_hangs(bed: RedisBed):
