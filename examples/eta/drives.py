@@ -246,22 +246,19 @@ class Recording:
 
 
 def record(town: Town, days: range, vehicles: int, steps: int) -> Recording:
-    """The first `steps` of one drive of each vehicle, on each day from an hour of its own on.
-
-    Drives that are still under way then are left out.
-    """
+    """The first `steps` of one drive of each vehicle, on each day from an hour of its own on."""
     parts = [_record_day(town, day, vehicles, steps) for day in days]
     return Recording(*(np.concatenate([getattr(part, name) for part in parts]) for name in Recording.__slots__))
 
 
 def _record_day(town: Town, day: int, vehicles: int, steps: int) -> Recording:
+    """Goes on until everybody has arrived: to leave out who is late would teach that nobody is."""
     traffic = Traffic(town, vehicles, day, float(np.random.default_rng((11, day)).uniform(6 * 60, 20 * 60)))
-    features, under_way = [], []
-    for _ in range(steps):
+    features: list[NDArray[np.float32]] = []
+    steps_taken = np.zeros(vehicles)
+    while len(features) < steps or not traffic.arrived.all():
         features.append(traffic.features())
-        under_way.append(~traffic.arrived)
+        steps_taken += ~traffic.arrived
         traffic.step()
-    told, moving = np.stack(features, axis=1), np.stack(under_way, axis=1)
-    left = np.cumsum(moving[:, ::-1], axis=1)[:, ::-1] * STEP_MINUTES
-    done = ~moving[:, -1]
-    return Recording(told[done], left[done].astype(np.float32), moving[done])
+    left = np.maximum(steps_taken[:, None] - np.arange(steps), 0)
+    return Recording(np.stack(features[:steps], axis=1), (left * STEP_MINUTES).astype(np.float32), left > 0)
