@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inferway.datatypes import Datatype
 from inferway.errors import InvalidField
@@ -153,3 +155,37 @@ def test_initial_values_that_fit_are_kept():
 def test_state_is_not_searched_for_nan():
     """The rule protects a model from its callers, and no caller sends state."""
     assert refused(model(), BINDING, nan=("state",))[0] == "config.state[0].input"
+
+
+SIZES = st.lists(st.integers(-1, 3), max_size=3).map(tuple)
+TENSORS = st.tuples(st.sampled_from((F, TEXT)), st.none() | SIZES)
+
+
+@given(
+    st.builds(model, TENSORS, TENSORS, TENSORS),
+    st.builds(
+        StateBinding,
+        st.sampled_from(("", "serving_default")),
+        st.sampled_from(("state", "x")),
+        st.sampled_from(("next", "y")),
+        SIZES,
+        st.binary(max_size=16),
+    ),
+)
+def test_whatever_is_published_can_be_fed_back(signature: Signature, binding: StateBinding):
+    """A gateway trusts it: rows of that shape fit the input and may come from the output, and nothing is left open."""
+    try:
+        [done] = resolve([binding], [signature], ())
+    except InvalidField:
+        return
+    whole = (2, *done.shape) if signature.batchable else done.shape
+    source = next(spec for spec in signature.outputs if spec.name == done.output)
+    target = next(spec for spec in signature.inputs if spec.name == done.input)
+    assert source.datatype == target.datatype
+    for spec in (source, target):
+        assert spec.shape is None or (
+            len(spec.shape) == len(whole)
+            and all(size in (-1, own) for size, own in zip(spec.shape, whole, strict=True))
+        )
+    assert min(whole, default=1) >= 1
+    assert resolve([done], [signature], ()) == (done,)
