@@ -37,6 +37,7 @@ from inferway_gateway.models import Models
 from inferway_gateway.outcomes import Outcomes
 from inferway_gateway.predictor import Predictor, PredictorOptions, Routing
 from inferway_gateway.routing import TableRefused
+from inferway_gateway.sessions.sequences import SequenceLimits, Sequences
 from inferway_gateway.sessions.sessions import Sessions
 from inferway_gateway.sessions.store import MemorySessionStore
 from inferway_gateway.settings import GatewaySettings
@@ -74,6 +75,9 @@ class Gateway:
         store = MemorySessionStore(settings.max_sessions, process.clock)
         alone = settings.processes == 1 and not settings.share_port
         self.sessions = Sessions(store, settings.session_grace_seconds, resumable=store.shared or alone)
+        self.sequences = Sequences(
+            self.predictor, self.sessions, SequenceLimits(settings.max_sequences, settings.sequence_idle_seconds)
+        )
         self.feed = RoutingFeed(
             settings.registry_target, watcher, settings.data_dir / "routing.pb", self.apply, process.clock
         )
@@ -103,6 +107,7 @@ async def running(settings: GatewaySettings, process: Process) -> AsyncIterator[
     async with AsyncExitStack() as stack:
         stack.push_async_callback(gateway.fleet.close)
         stack.push_async_callback(gateway.sessions.close)
+        stack.push_async_callback(gateway.sequences.close)
         stack.push_async_callback(gateway.feed.stop)
         await gateway.feed.start()
         if settings.share_port:
@@ -111,6 +116,7 @@ async def running(settings: GatewaySettings, process: Process) -> AsyncIterator[
         await stack.enter_async_context(_background(reporter.run(), "health"))
         await stack.enter_async_context(_background(prediction.watch(), "streams"))
         await stack.enter_async_context(_background(gateway.sessions.run(), "sessions"))
+        await stack.enter_async_context(_background(gateway.sequences.run(), "sequences"))
         if settings.http_address:
             refuse_open_plaintext(settings.http_address, settings)
             about = {"name": "inferway gateway", "version": _version(), "grpc": settings.grpc_address}
@@ -132,7 +138,7 @@ async def _prepare(gateway: Gateway) -> None:
 def _open_doors(server: Server, gateway: Gateway, settings: GatewaySettings) -> PredictionServicer:
     """Adds the services; returns the one whose streams want to be watched."""
     time_limits = TimeLimits(settings.default_timeout_seconds, settings.max_timeout_seconds)
-    oip = OipServicer(gateway.predictor, gateway.models, gateway.fleet, time_limits, _version())
+    oip = OipServicer(gateway.predictor, gateway.sequences, gateway.models, gateway.fleet, time_limits, _version())
     inference_service = grpc_service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"]
     server.add_service(inference_service, oip, public_name=PUBLIC_NAME)
     prediction = PredictionServicer(gateway.predictor, gateway.sessions, time_limits, _stream_limits(settings))

@@ -67,6 +67,10 @@ class GatewaySettings(ServiceSettings):
     """Sessions of stateful models that are kept in memory, whether their clients are connected or may come back."""
     session_grace_seconds: Positive = 60.0
     """How long a session waits for its client after its stream was lost."""
+    max_sequences: Count = 4096
+    """Sequences in Triton's form at once; each counts as a session, too."""
+    sequence_idle_seconds: Positive = 60.0
+    """A sequence for which no request came for so long is forgotten."""
 
     @field_validator("http_address", "registry_target")
     @classmethod

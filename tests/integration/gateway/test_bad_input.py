@@ -170,7 +170,21 @@ INFER: dict[str, tuple[Callable[[oip.ModelInferRequest], Any], str, str]] = {
         "INVALID_PARAMETER",
         "parameters[inferway_timing]",
     ),
-    "sequence": (parameter("sequence_id", uint64_param=7), "NOT_SUPPORTED", ""),
+    "sequence that is a flag": (
+        parameter("sequence_id", bool_param=True),
+        "INVALID_PARAMETER",
+        "parameters[sequence_id]",
+    ),
+    "sequence with a long name": (
+        parameter("sequence_id", string_param="s" * 129),
+        "INVALID_PARAMETER",
+        "parameters[sequence_id]",
+    ),
+    "start of a sequence that is a number": (
+        parameter("sequence_start", int64_param=1),
+        "INVALID_PARAMETER",
+        "parameters[sequence_start]",
+    ),
     "shared memory": (
         lambda r: r.inputs[0].parameters["shared_memory_region"].CopyFrom(oip.InferParameter(string_param="r")),
         "NOT_SUPPORTED",

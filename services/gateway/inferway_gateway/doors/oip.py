@@ -10,14 +10,16 @@ from inferway_chassis.observing import Head
 from inferway_chassis.pipeline import Started
 from inferway_chassis.transport import seconds_left
 from inferway_gateway.doors import oip_models
-from inferway_gateway.doors.call import Context, TimeLimits, caller, has_flag, started
+from inferway_gateway.doors.call import Context, TimeLimits, caller, has_flag
 from inferway_gateway.doors.oip_messages import InferParameters, outputs_of, parameters_of, selector_of, tensors_of
 from inferway_gateway.doors.oip_messages import to_response as to_infer_response
 from inferway_gateway.doors.oip_stream import OipStream, Submitted
+from inferway_gateway.doors.results import Pending
 from inferway_gateway.envelope import Ask, Caller, Prediction
 from inferway_gateway.fleet import Fleet
 from inferway_gateway.models import Models
 from inferway_gateway.predictor import Predictor
+from inferway_gateway.sessions.sequences import Sequences
 
 PUBLIC_NAME = "inference.GRPCInferenceService"
 """The service on the wire; the descriptor's own name is private, see protos/inference."""
@@ -27,10 +29,17 @@ class OipServicer:
     """Converts, calls the predictor or asks the models, converts."""
 
     def __init__(
-        self, predictor: Predictor, models: Models, fleet: Fleet, time_limits: TimeLimits, server_version: str
+        self,
+        predictor: Predictor,
+        sequences: Sequences,
+        models: Models,
+        fleet: Fleet,
+        time_limits: TimeLimits,
+        server_version: str,
     ) -> None:
         """`server_version` is told to clients."""
-        self._predictor, self._models, self._fleet, self._time_limits = predictor, models, fleet, time_limits
+        self._predictor, self._sequences, self._time_limits = predictor, sequences, time_limits
+        self._models, self._fleet = models, fleet
         self._server_version = server_version
 
     async def ServerLive(self, request: pb.ServerLiveRequest, context: Context) -> pb.ServerLiveResponse:  # noqa: N802
@@ -91,7 +100,8 @@ class OipServicer:
         parameters = parameters_of(request)
         seconds = self._time_limits.bounded(seconds_left(head))
         ask = _ask(request, parameters, seconds, caller(head))
-        return started(self._predictor, ask, partial(to_infer_response, request, timing=parameters.timing))
+        result, abandon = self._begin(ask, parameters)
+        return Started(result, partial(to_infer_response, request, timing=parameters.timing), abandon)
 
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
@@ -102,11 +112,19 @@ class OipServicer:
         def submit(request: pb.ModelInferRequest) -> Submitted:
             parameters = parameters_of(request)
             ask = _ask(request, parameters, self._time_limits.bounded(None), called_by)
-            return Submitted(parameters, self._predictor.submit(ask))
+            return Submitted(parameters, self._begin(ask, parameters))
 
-        stream = OipStream(self._predictor, submit, grpc_errors=has_flag(context, "triton_grpc_error"))
+        stream = OipStream(submit, grpc_errors=has_flag(context, "triton_grpc_error"))
         async for response in stream.run(requests):
             yield response
+
+    def _begin(self, ask: Ask, parameters: InferParameters) -> Pending:
+        if parameters.correlation is not None:
+            turn = self._sequences.submit(ask, parameters.correlation)
+            if turn is not None:
+                return Pending(turn.result, turn.abandon)
+        flight = self._predictor.submit(ask)
+        return Pending(flight.result, partial(self._predictor.abandon, flight))
 
 
 def _ask(request: pb.ModelInferRequest, parameters: InferParameters, seconds: float, called_by: Caller) -> Ask:

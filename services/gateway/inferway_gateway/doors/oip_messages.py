@@ -16,6 +16,7 @@ from inferway_gateway.contents import pack
 from inferway_gateway.doors.prediction_messages import checked_id, ordered
 from inferway_gateway.envelope import Prediction
 from inferway_gateway.routing import Selector, clipped
+from inferway_gateway.sessions.sequence import Correlation
 from inferway_gateway.tensors import Tensor
 
 _RAW_NAMES = FieldNames("model_name", "parameters[signature]", "raw_input_contents[{}]", "outputs[{}].name")
@@ -47,6 +48,8 @@ _PARAMETER_KINDS: Mapping[str, Sequence[str]] = {
     "inferway_affinity_key": ("string_param",),
 }
 """Parameters of a request that mean something here, and the types they may have; others are let through unread."""
+_MAX_ID_CHARACTERS = 128
+"""Of a string `sequence_id`, as in Triton."""
 _MOST_CRITICAL, _LEAST_CRITICAL = 1, 4
 _DISPATCH_REASONS: Mapping[int, str] = {
     tensor_pb2.DISPATCH_REASON_FULL: "full",
@@ -67,6 +70,8 @@ class InferParameters(NamedTuple):
     affinity_key: str = ""
     timing: bool = False
     empty_final_response: bool = False
+    correlation: Correlation | None = None
+    """None outside of sequences."""
 
 
 _NO_PARAMETERS = InferParameters()
@@ -82,13 +87,11 @@ def selector_of(model_name: str, model_version: str, signature: str = "") -> Sel
 
 
 def parameters_of(request: pb.ModelInferRequest) -> InferParameters:
-    """Raises InvalidParameter; NotSupported for sequences."""
+    """Raises InvalidParameter."""
     checked_id(request.id)
     if not request.parameters:
         return _NO_PARAMETERS
     values = {name: _value(name, parameter) for name, parameter in request.parameters.items()}
-    if values.get("sequence_id"):
-        raise NotSupported("sequences are not supported: leave sequence_id unset", feature="sequence")
     timeout_us, priority = values.get("timeout"), values.get("priority")
     return InferParameters(
         signature=values.get("signature", ""),
@@ -97,7 +100,21 @@ def parameters_of(request: pb.ModelInferRequest) -> InferParameters:
         affinity_key=values.get("inferway_affinity_key", ""),
         timing=values.get("inferway_timing", False),
         empty_final_response=values.get("triton_enable_empty_final_response", False),
+        correlation=_correlation(values) if values.get("sequence_id") else None,
     )
+
+
+def _correlation(values: Mapping[str, Any]) -> Correlation:
+    sequence_id = values["sequence_id"]
+    if isinstance(sequence_id, int):
+        sequence_id %= 1 << 64  # whichever integer parameter it came in, Triton takes it for a uint64
+    elif len(sequence_id) > _MAX_ID_CHARACTERS:
+        raise InvalidParameter.at(
+            "parameters[sequence_id]",
+            f"has {len(sequence_id)} characters; at most {_MAX_ID_CHARACTERS} are permitted",
+            parameter="sequence_id",
+        )
+    return Correlation(sequence_id, values.get("sequence_start", False), values.get("sequence_end", False))
 
 
 def _value(name: str, parameter: pb.InferParameter) -> Any:

@@ -12,7 +12,15 @@ from inferway_gateway.models import Description, IndexEntry
 from inferway_gateway.routing import Version
 from inferway_gateway.signature import TensorSpec
 
-EXTENSIONS = ("model_configuration", "schedule_policy", "statistics", "binary_tensor_data", "parameters")
+EXTENSIONS = (
+    "sequence",
+    "sequence(string_id)",
+    "model_configuration",
+    "schedule_policy",
+    "statistics",
+    "binary_tensor_data",
+    "parameters",
+)
 """Triton's names for what is served in full."""
 _DEFAULT_MAX_BATCH_ROWS = 64
 """What tools are told of a version whose publisher left the limit to the worker."""

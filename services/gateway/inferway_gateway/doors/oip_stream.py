@@ -9,9 +9,7 @@ from typing import NamedTuple
 from inferway.errors import InferwayError
 from inferway.foreign.inference import grpc_service_pb2 as pb
 from inferway_gateway.doors.oip_messages import InferParameters, to_response
-from inferway_gateway.doors.results import Result, Results
-from inferway_gateway.lane import Flight
-from inferway_gateway.predictor import Predictor
+from inferway_gateway.doors.results import Pending, Result, Results
 
 MAX_IN_FLIGHT = 64
 """Requests unanswered at once on one stream; the next is read when one of them was answered."""
@@ -21,7 +19,7 @@ class Submitted(NamedTuple):
     """A request of the stream that is on its way."""
 
     parameters: InferParameters
-    flight: Flight
+    pending: Pending
 
 
 class _Key(NamedTuple):
@@ -34,14 +32,13 @@ class OipStream:
 
     def __init__(
         self,
-        predictor: Predictor,
         submit: Callable[[pb.ModelInferRequest], Submitted],
         *,
         grpc_errors: bool,
     ) -> None:
         """`grpc_errors`: the first error ends the stream as its status, instead of travelling in a message."""
         self._submit, self._grpc_errors = submit, grpc_errors
-        self._results: Results[_Key] = Results(ordered=False, abandon=predictor.abandon)
+        self._results: Results[_Key] = Results(ordered=False)
 
     async def run(self, requests: AsyncIterator[pb.ModelInferRequest]) -> AsyncIterator[pb.ModelStreamInferResponse]:
         """Yields the server's messages."""
@@ -70,11 +67,11 @@ class OipStream:
         # Only what the answer repeats is kept: the inputs of a request must not outlive their way to the worker.
         echo = pb.ModelInferRequest(model_name=request.model_name, id=request.id)
         try:
-            parameters, flight = self._submit(request)
+            parameters, pending = self._submit(request)
         except InferwayError as error:
             self._results.fail(_Key(echo, InferParameters()), error)
         else:
-            self._results.start(_Key(echo, parameters), flight)
+            self._results.start(_Key(echo, parameters), pending)
 
     def _response(self, result: Result[_Key]) -> pb.ModelStreamInferResponse:
         (request, parameters), outcome = result

@@ -12,7 +12,6 @@ from typing import Generic, NamedTuple, TypeVar
 
 from inferway.errors import InferwayError
 from inferway_gateway.envelope import Prediction
-from inferway_gateway.lane import Flight
 
 K = TypeVar("K")
 
@@ -24,23 +23,31 @@ class Result(NamedTuple, Generic[K]):
     outcome: Prediction | InferwayError
 
 
+class Pending(NamedTuple):
+    """A request that is on its way."""
+
+    result: asyncio.Future[Prediction]
+    abandon: Callable[[], None]
+    """To be called if its caller goes away first."""
+
+
 class Entry(Generic[K]):
     """The place of one result. Set its outcome by `Results.settle`."""
 
-    __slots__ = ("flight", "key", "outcome")
+    __slots__ = ("key", "outcome", "pending")
 
-    def __init__(self, key: K, flight: Flight | None = None) -> None:
+    def __init__(self, key: K, pending: Pending | None = None) -> None:
         """Nothing is known yet."""
-        self.key, self.flight = key, flight
+        self.key, self.pending = key, pending
         self.outcome: Prediction | InferwayError | BaseException | None = None
 
 
 class Results(Generic[K]):
     """Gives results in the order in which they become known, or, if `ordered`, in that of their requests."""
 
-    def __init__(self, *, ordered: bool, abandon: Callable[[Flight], None]) -> None:
-        """`abandon` is called for every flight that nobody will read."""
-        self._ordered, self._abandon = ordered, abandon
+    def __init__(self, *, ordered: bool) -> None:
+        """There is none yet."""
+        self._ordered = ordered
         self._line: deque[Entry[K]] = deque()
         """Ordered: all that is unanswered. Else: what is known and not yet taken."""
         self._flying = set[Entry[K]]()
@@ -50,19 +57,19 @@ class Results(Generic[K]):
         self.unanswered = 0
         """Expected or known, and not yet being sent."""
 
-    def start(self, key: K, flight: Flight) -> None:
-        """The result of `key` will be that of `flight`."""
-        entry = self.expect(key, flight)
+    def start(self, key: K, pending: Pending) -> None:
+        """The result of `key` will be that of `pending`, which is abandoned if nobody will read it."""
+        entry = self.expect(key, pending)
         self._flying.add(entry)
-        flight.result.add_done_callback(lambda _: self._landed(entry, flight))
+        pending.result.add_done_callback(lambda result: self._landed(entry, result))
 
     def fail(self, key: K, error: InferwayError) -> None:
         """The result of `key` is known at once."""
         self.settle(self.expect(key), error)
 
-    def expect(self, key: K, flight: Flight | None = None) -> Entry[K]:
+    def expect(self, key: K, pending: Pending | None = None) -> Entry[K]:
         """There will be a result of `key`: `settle` it."""
-        entry = Entry(key, flight)
+        entry = Entry(key, pending)
         self.unanswered += 1
         if self._ordered:
             self._line.append(entry)
@@ -113,16 +120,16 @@ class Results(Generic[K]):
             yield []
 
     def close(self) -> None:
-        """Gives up every flight whose result was not taken."""
+        """Gives up every request that was started and is not answered."""
         for entry in list(self._flying):
-            if entry.flight is not None:
-                self._abandon(entry.flight)
+            if entry.pending is not None:
+                entry.pending.abandon()
         self._flying.clear()
 
-    def _landed(self, entry: Entry[K], flight: Flight) -> None:
+    def _landed(self, entry: Entry[K], result: asyncio.Future[Prediction]) -> None:
         self._flying.discard(entry)
-        if not flight.result.cancelled():
-            self.settle(entry, flight.result.exception() or flight.result.result())
+        if not result.cancelled():
+            self.settle(entry, result.exception() or result.result())
 
     def _known(self) -> list[Result[K]]:
         known = list[Result[K]]()

@@ -46,7 +46,7 @@ class SessionItems:
         self._session.acknowledge_up_to(options.opening.resume.acknowledged_item)
         self._committed = self._session.record
         self._driver = SessionDriver(self._session, route, predictor, self._settled)
-        self._results: Results[Key] = Results(ordered=True, abandon=predictor.abandon)
+        self._results: Results[Key] = Results(ordered=True)
         self._expected = deque[Entry[Key]]()
         self._window = Window(acknowledges=self._resumable)
         self._outputs = list(options.opening.output_names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from inferway.errors import InferwayError, InvalidField, StreamProtocolViolated, TooManyConcurrent
@@ -10,7 +11,7 @@ from inferway.prediction.v1 import prediction_service_pb2 as pb
 from inferway.status import to_status
 from inferway_gateway.doors.call import TimeLimits
 from inferway_gateway.doors.prediction_messages import FIELD_NAMES, tensors_of, timeout_of, to_stream_prediction
-from inferway_gateway.doors.results import Result, Results
+from inferway_gateway.doors.results import Pending, Result, Results
 from inferway_gateway.envelope import Ask, Caller
 from inferway_gateway.predictor import Predictor
 from inferway_gateway.routing import Selector
@@ -97,7 +98,7 @@ class PlainItems:
         """`route` is closed at the end."""
         self._options, self._route, self._predictor = options, route, predictor
         ordered = options.opening.order == pb.RESULT_ORDER_ORDERED
-        self._results: Results[Key] = Results(ordered=ordered, abandon=predictor.abandon)
+        self._results: Results[Key] = Results(ordered=ordered)
         self._window = Window(acknowledges=options.opening.acknowledges_results)
         self._unanswered_ids = set[int]()
         self._outputs = list(options.opening.output_names)
@@ -111,7 +112,8 @@ class PlainItems:
             self._results.fail(Key(item.id, accepted=False), error)
         else:
             self._unanswered_ids.add(item.id)
-            self._results.start(Key(item.id, accepted=True), flight)
+            pending = Pending(flight.result, partial(self._predictor.abandon, flight))
+            self._results.start(Key(item.id, accepted=True), pending)
 
     def acknowledge(self, results: int) -> None:
         """See StreamItems."""

@@ -50,14 +50,20 @@ class SessionDriver:
         if self.session.current is None:
             self.route.decide(self._predictor.table, self._clock())
 
-    def close(self) -> None:
-        """Gives up what is in flight and what waits. The state is that after the last item that was settled."""
-        self._closed = True
+    def drop(self) -> None:
+        """Gives up the item in flight, as if it had never come: the listener hears nothing of it."""
         if self._timer is not None:
             self._timer.cancel()
         if self._flight is not None:
             flight, self._flight = self._flight, None
             self._predictor.abandon(flight)
+        self.session.current = None
+        self._advance()
+
+    def close(self) -> None:
+        """Gives up what is in flight and what waits. The state is that after the last item that was settled."""
+        self._closed = True
+        self.drop()
         self.route.close()
 
     def _advance(self) -> None:
