@@ -1,6 +1,7 @@
 // A small client of inferway's prediction service: promises for calls, async iteration for streams, Float32Array in
 // and out. The stubs are made from the .proto files when the module is loaded; nothing is generated or committed.
 
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import grpc from "@grpc/grpc-js";
 import { loadSync } from "@grpc/proto-loader";
@@ -67,5 +68,63 @@ export async function* stream(client, target, items, { maxInFlight = 0 } = {}) {
     }
   } finally {
     call.cancel();
+  }
+}
+
+// Sends each of `items` (arrays of tensors) to a stateful model, which applies them one after the other, and yields
+// { index, prediction | error } in order, each once. When the connection is lost, the session is resumed: `onResume` is
+// called, what was applied is not applied again, and what the caller has not taken comes again.
+export async function* session(client, target, items, { patienceMs = 30_000, onResume = () => {} } = {}) {
+  const waiting = items[Symbol.iterator]();
+  const unanswered = new Map(); // inputs by id; ids count from 1
+  let [token, taken, sent, exhausted, lostAt] = ["", 0, 0, false, 0];
+  for (;;) {
+    const call = client.StreamPredict();
+    const resume = token ? { token, acknowledged_item: taken } : undefined;
+    call.write({ open: { target, acknowledges_results: true, resume } });
+    let [received, room] = [0, 0];
+    const fill = () => {
+      while (room > 0 && !exhausted) {
+        const { value: inputs, done } = waiting.next();
+        exhausted = done;
+        if (done) break;
+        unanswered.set(++sent, inputs);
+        call.write({ item: { id: sent, inputs } });
+        room--;
+      }
+      if (exhausted && unanswered.size === 0) call.end();
+    };
+    try {
+      for await (const { opened, result } of call) {
+        if (opened) {
+          if (!opened.session) throw new Error(`${target.endpoint} keeps no state; use stream`);
+          if (token) onResume();
+          token = opened.session.resume_token;
+          room = opened.max_in_flight - unanswered.size;
+          for (const [id, inputs] of unanswered) {
+            if (id > opened.session.applied_item) call.write({ item: { id, inputs } });
+          }
+          fill();
+        }
+        if (!result) continue;
+        lostAt = 0;
+        if (result.id > taken) {
+          taken = result.id;
+          yield { index: result.id - 1, prediction: result.prediction, error: result.error };
+          unanswered.delete(result.id);
+        }
+        call.write({ acknowledge: { results: ++received } });
+        room++;
+        fill();
+      }
+      if (exhausted && unanswered.size === 0) return;
+    } catch (error) {
+      lostAt ||= Date.now();
+      if (exhausted && unanswered.size === 0) return;
+      if (error.code !== grpc.status.UNAVAILABLE || Date.now() - lostAt > patienceMs) throw error;
+      await sleep(50 + 100 * Math.random());
+    } finally {
+      call.cancel();
+    }
   }
 }

@@ -20,8 +20,8 @@ def installed() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def run(stack: Stack, *arguments: str) -> tuple[int, str, str]:
-    command = [str(FOLDER / "predict.mjs"), "--target", stack.gateway.target, *arguments]
+def run(stack: Stack, *arguments: str, program: str = "predict.mjs") -> tuple[int, str, str]:
+    command = [str(FOLDER / program), "--target", stack.gateway.target, *arguments]
     done = node(command, return_completed_process=True, capture_output=True, text=True, timeout=60)
     return done.returncode, str(done.stdout), str(done.stderr)
 
@@ -41,3 +41,21 @@ def test_an_error_says_what_to_do(stack: Stack) -> None:
 
     assert status == 1
     assert "nothing" in errors
+
+
+def test_a_session_survives_its_connection(stack: Stack) -> None:
+    """Resuming takes the protos and a few lines, in any language; the sum proves that each item counts once."""
+    arguments = ("--endpoint", "accumulator", "--items", "300", "--pulls", "4")
+    status, output, errors = run(stack, *arguments, program="session.mjs")
+
+    assert status == 0, errors
+    assert "300 of 300 answered, in order, each once; resumed 4 times" in output
+    assert "y [1,1] 300" in output
+
+
+def test_a_model_without_state_is_told_from_one_with(stack: Stack) -> None:
+    """The example says what is wrong, and does not wait for ever."""
+    status, _, errors = run(stack, "--endpoint", "affine", "--width", "3", program="session.mjs")
+
+    assert status == 1
+    assert "no state" in errors
