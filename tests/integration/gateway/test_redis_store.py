@@ -74,6 +74,18 @@ async def test_a_stream_that_was_overtaken_here_does_not_end_the_renewal(bed: Re
     assert await bed.life_of("a") > 50
 
 
+async def test_a_session_that_begins_again_under_its_old_name_is_renewed(bed: RedisBed):
+    """A sequence that was lost and started anew has another epoch, maybe a lower one."""
+    gateway = bed.open()
+    await gateway.create(replace(record("a"), epoch=1000))
+    await gateway.create(record("a"))
+    await bed.redis.pexpire(PREFIX + "a", 5000)
+
+    await gateway.renew(["a"])
+
+    assert await bed.life_of("a") > 50
+
+
 async def test_every_write_renews(bed: RedisBed):
     """A busy session must not depend on a timer."""
     gateway = bed.open()

@@ -60,6 +60,18 @@ async def test_any_state_comes_back_bit_for_bit(bed: Bed):
     assert await bed.open().claim("a") == replace(written, epoch=2)
 
 
+async def test_a_session_may_begin_with_any_epoch_and_name_no_more_than_a_version(bed: Bed):
+    """Sequences begin anywhere, so that two of the same id are never taken for one; much of a record has a default."""
+    store = bed.open()
+    bare = SessionRecord("a", "", "models/m/versions/1", "", epoch=2**62)
+    await store.create(replace(bare, epoch=1))
+
+    await store.create(bare)
+
+    assert await store.claim("a") == replace(bare, epoch=2**62 + 1)
+    await store.commit(replace(bare, epoch=2**62 + 1, applied=1))
+
+
 async def test_the_largest_session_fits(bed: Bed):
     """A mebibyte of state and every result that may be unacknowledged."""
     largest = record(

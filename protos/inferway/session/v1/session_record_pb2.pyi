@@ -36,11 +36,11 @@ class SessionRecord(_message.Message):
     APPLIED_ITEM_FIELD_NUMBER: _builtins.int
     KEPT_FIELD_NUMBER: _builtins.int
     endpoint: _builtins.str
-    """`endpoints/{endpoint}` or its short name, as the stream was opened."""
+    """As the stream named it; empty if it named a version."""
     version: _builtins.str
-    """`models/{model}/versions/{number}`, whose state it is."""
+    """`models/{model}/versions/{number}`, whose state it is. Never empty."""
     signature: _builtins.str
-    """Signature of the version."""
+    """As the stream named it; empty for the default one."""
     tenant: _builtins.str
     """Who is billed, and in whose share it waits."""
     rows: _builtins.int

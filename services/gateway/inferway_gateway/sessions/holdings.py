@@ -20,7 +20,7 @@ class Held(NamedTuple):
 class _Holding:
     epoch: int
     expires_at: float
-    released: bool
+    released: bool = False
 
 
 class Holdings:
@@ -51,17 +51,22 @@ class Holdings:
         return Held(key, self._holdings.pop(key).epoch)
 
     def own(self, held: Held, seconds: float) -> None:
-        """It is ours, until we are silent for so long."""
-        self._keep(held, seconds, released=False)
+        """It was created or claimed here, and is ours until we are silent for so long."""
+        self._holdings[held.key] = _Holding(held.epoch, self._clock() + seconds)
+
+    def extend(self, held: Held, seconds: float) -> None:
+        """It is ours for so long again."""
+        if holding := self._same(held):
+            holding.expires_at = self._clock() + seconds
 
     def release(self, held: Held, seconds: float) -> None:
         """Nobody's for so long, unless it is claimed."""
-        self._keep(held, seconds, released=True)
+        if holding := self._same(held):
+            holding.expires_at, holding.released = self._clock() + seconds, True
 
     def forget(self, held: Held) -> None:
-        """It is gone or somebody else's; a newer epoch of it stays."""
-        holding = self._holdings.get(held.key)
-        if holding is not None and holding.epoch <= held.epoch:
+        """It is gone or somebody else's."""
+        if self._same(held):
             del self._holdings[held.key]
 
     def renew(self, keys: Collection[str], seconds: float) -> list[Held]:
@@ -74,7 +79,7 @@ class Holdings:
                 owned.append(Held(key, holding.epoch))
         return owned
 
-    def _keep(self, held: Held, seconds: float, *, released: bool) -> None:
-        newest = self._holdings.get(held.key)
-        if newest is None or newest.epoch <= held.epoch:
-            self._holdings[held.key] = _Holding(held.epoch, self._clock() + seconds, released)
+    def _same(self, held: Held) -> _Holding | None:
+        """None if it has been claimed since, here or elsewhere."""
+        holding = self._holdings.get(held.key)
+        return holding if holding is not None and holding.epoch == held.epoch else None

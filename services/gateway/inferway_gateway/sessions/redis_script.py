@@ -41,11 +41,11 @@ function acts.create(key, epoch, write, record, ttl)
 end
 
 function acts.claim(key, epoch, write, record, ttl)
-  local held = redis.call('HGET', key, 'record')
-  if not held then return 0 end
+  if redis.call('EXISTS', key) == 0 then return 0 end
   redis.call('HSET', key, 'write', write)
+  redis.call('HINCRBY', key, 'epoch', 1)
   redis.call('PEXPIRE', key, ttl)
-  return {redis.call('HINCRBY', key, 'epoch', 1), held}
+  return redis.call('HMGET', key, 'epoch', 'record')
 end
 
 function acts.write(key, epoch, write, record, ttl)

@@ -54,18 +54,18 @@ class RedisSessionStore:
             raise session_not_found()
         epoch, data = answer
         try:
-            record = decode(key, epoch, data)
+            record = decode(key, int(epoch), data)
         except Undecodable as error:
             _LOG.warning("a record in the session store cannot be read: %s", error)
             raise session_not_found() from error
-        self._holdings.own(Held(key, epoch), self._lease_seconds)
+        self._holdings.own(Held(key, record.epoch), self._lease_seconds)
         return record
 
     async def commit(self, record: SessionRecord) -> None:
         """See SessionStore."""
         held = Held(record.key, record.epoch)
         await self._write(held, record, self._lease_seconds)
-        self._holdings.own(held, self._lease_seconds)
+        self._holdings.extend(held, self._lease_seconds)
 
     async def release(self, record: SessionRecord, grace_seconds: float) -> None:
         """See SessionStore."""
