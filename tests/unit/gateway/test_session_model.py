@@ -168,10 +168,11 @@ class SessionMachine(RuleBasedStateMachine):
         return len(self.sent) - self.acknowledged
 
     @precondition(lambda self: self.in_flight < WINDOW)
-    @rule(value=st.integers(1, 99))
-    def the_client_sends_an_item(self, value: int) -> None:
-        self.sent.append(float(value))
-        self.write(len(self.sent))
+    @rule(values=st.lists(st.integers(1, 99), min_size=1, max_size=WINDOW))
+    def the_client_sends_items(self, values: list[int]) -> None:
+        for value in values[: WINDOW - self.in_flight]:
+            self.sent.append(float(value))
+            self.write(len(self.sent))
 
     def write(self, item_id: int) -> None:
         raw = np.float32(self.sent[item_id - 1]).tobytes()
@@ -184,28 +185,22 @@ class SessionMachine(RuleBasedStateMachine):
         self.settle()
 
     @precondition(lambda self: self.workers.flights)
-    @rule()
-    def a_worker_answers(self) -> None:
-        self.workers.answer()
-        self.settle()
+    @rule(count=st.integers(1, WINDOW))
+    def workers_answer(self, count: int) -> None:
+        for _ in range(count):
+            if self.workers.flights:
+                self.workers.answer()
+                self.settle()
 
     @precondition(lambda self: self.workers.flights)
-    @rule(waits=st.booleans())
-    def a_worker_is_lost(self, waits: bool) -> None:
-        self.workers.fail(WorkerLost("gone"))
+    @rule(error=st.sampled_from([WorkerLost("gone"), ModelFailed("no", cause="test")]), seconds=st.sampled_from([0, 1]))
+    def an_item_fails(self, error: InferwayError, seconds: float) -> None:
+        self.workers.fail(error)
         self.settle()
-        self.loop.now += 1.0 if waits else 0.01
-        self.settle()
+        self.time_goes_by(seconds)
 
-    @precondition(lambda self: self.workers.flights)
-    @rule()
-    def the_model_fails(self) -> None:
-        self.workers.fail(ModelFailed("no", cause="test"))
-        self.settle()
-
-    @rule()
-    def time_goes_by(self) -> None:
-        self.loop.now += 1.0
+    def time_goes_by(self, seconds: float) -> None:
+        self.loop.now += seconds
         self.settle()
 
     @rule()
@@ -225,8 +220,12 @@ class SessionMachine(RuleBasedStateMachine):
             stream.wire.append(result)
 
     @precondition(lambda self: self.stream.wire)
-    @rule()
-    def the_client_reads(self) -> None:
+    @rule(count=st.integers(1, WINDOW))
+    def the_client_reads(self, count: int) -> None:
+        for _ in range(min(count, len(self.stream.wire))):
+            self.read()
+
+    def read(self) -> None:
         result = self.stream.wire.popleft()
         self.stream.received += 1
         value = None if result.HasField("error") else self.value_of(result)
@@ -235,6 +234,10 @@ class SessionMachine(RuleBasedStateMachine):
         else:
             assert result.id == len(self.answers) + 1, "an answer was lost, or came out of order"
             self.answers.append(value)
+
+    def the_client_reads_all(self) -> None:
+        while self.stream.wire:
+            self.read()
 
     @staticmethod
     def value_of(result: pb.StreamResult) -> float:
@@ -247,19 +250,18 @@ class SessionMachine(RuleBasedStateMachine):
         self.stream.items.acknowledge(self.stream.received)
         self.acknowledged = len(self.answers)
 
-    @rule()
-    def the_connection_is_lost(self) -> None:
-        self.run(self.stream.items.close())
-        self.resume()
+    @precondition(lambda self: self.sent)
+    @rule(loss=st.sampled_from(["connection", "gateway", "client"]), again=st.integers(0, 2))
+    def the_stream_is_lost(self, loss: str, again: int) -> None:
+        """With the connection, the gateway sees it; with the gateway, nobody does; or the client alone moved on.
 
-    @rule()
-    def the_gateway_dies(self) -> None:
-        self.resume()
-
-    @rule()
-    def the_client_resumes_while_a_ghost_goes_on(self) -> None:
-        self.ghosts.append(self.stream)
-        self.resume()
+        `again`: so many items are sent again although their answers are known.
+        """
+        if loss == "connection":
+            self.run(self.stream.items.close())
+        elif loss == "client":
+            self.ghosts.append(self.stream)
+        self.resume(again)
 
     @precondition(lambda self: self.ghosts)
     @rule(closes=st.booleans())
@@ -274,12 +276,12 @@ class SessionMachine(RuleBasedStateMachine):
                 self.write_out(ghost)
         assert self.store._records[KEY] is before
 
-    def resume(self) -> None:
+    def resume(self, again: int) -> None:
         """A new stream, on another gateway; the client sends again what that does not know."""
         record = self.run(self.store.claim(KEY))
         assert record.applied >= len(self.answers), "an answer was sent that the store did not have"
         self.stream = self.carried(record)
-        for item_id in range(record.applied + 1, len(self.sent) + 1):
+        for item_id in range(max(1, record.applied + 1 - again), len(self.sent) + 1):
             self.write(item_id)
 
     @invariant()
@@ -296,11 +298,9 @@ class SessionMachine(RuleBasedStateMachine):
             while self.workers.flights:
                 self.workers.answer()
                 self.settle()
-            self.loop.now += 1.0
-            self.settle()
+            self.time_goes_by(1.0)
             self.write_out(self.stream)
-            while self.stream.wire:
-                self.the_client_reads()
+            self.the_client_reads_all()
         self.every_answer_is_the_sum_of_the_items_before_it()
         assert len(self.answers) == len(self.sent)
         asyncio.set_event_loop(None)
@@ -309,5 +309,5 @@ class SessionMachine(RuleBasedStateMachine):
 
 TestSessions = SessionMachine.TestCase
 TestSessions.settings = settings(
-    max_examples=150, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=200, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
 )
