@@ -65,7 +65,10 @@ async def test_a_pushed_state_binding_reaches_gateways_and_people(stack: Stack, 
     shown = inferway(stack, "model", "eta-bound")
     told = json.loads(inferway(stack, "model", "eta-bound", "--json"))
 
+    policy = json.loads(inferway(stack, "endpoint", "eta-bound", "--streams", "migrate", "--json"))
+
     assert pushed == "eta-bound version 1 is ready\n"
+    assert (policy["streams"], policy["automatic"]) == ("migrate", True)
     assert "serving_default keeps FP32[32] a row: next_state -> state, at first zeros" in shown
     assert [entry["input"] for entry in told["versions"][0]["state_bindings"]] == ["state"]
     assert await routed_state(stack, "models/eta-bound/versions/1") == [BINDING]

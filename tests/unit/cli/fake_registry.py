@@ -39,6 +39,8 @@ class FakeRegistry:
         self.deaf = False
         """Whether the worker hears of no change."""
         self.policies: dict[str, resources_pb2.VersionPolicy] = {}
+        self.automatic = True
+        """Whether endpoints follow the newest version, or have arms that somebody set."""
         self.stream_policies: dict[str, resources_pb2.StreamPolicy.ValueType] = {}
         self.workers: list[resources_pb2.Worker] = []
         self.overtaken = False
@@ -208,14 +210,14 @@ class FakeRegistry:
         arm = resources_pb2.Arm(arm="v1", version=versions[-1], weight_basis_points=10_000)
         policy = self.stream_policies.get(request.name, resources_pb2.STREAM_POLICY_UNSPECIFIED)
         endpoint = resources_pb2.Endpoint(
-            name=request.name, arms=[arm], automatic=True, stream_policy=policy, etag="e1"
+            name=request.name, arms=[arm], automatic=self.automatic, stream_policy=policy, etag="e1"
         )
         return endpoint_service_pb2.GetEndpointResponse(endpoint=endpoint)
 
     async def update_endpoint(self, request: endpoint_service_pb2.UpdateEndpointRequest) -> Any:
-        """Takes what is said of streams, as long as nothing else is said."""
+        """Takes what is said of streams, as long as nothing else is changed."""
         wanted = request.endpoint
-        assert (wanted.automatic, len(wanted.arms), wanted.etag) == (True, 0, "e1")
+        assert (wanted.automatic, len(wanted.arms), wanted.etag) == (self.automatic, not self.automatic, "e1")
         self.stream_policies[wanted.name] = wanted.stream_policy
         found = await self.get_endpoint(endpoint_service_pb2.GetEndpointRequest(name=wanted.name))
         return endpoint_service_pb2.UpdateEndpointResponse(endpoint=found.endpoint)

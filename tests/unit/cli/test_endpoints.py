@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from inferway.registry.v1 import resources_pb2
 from tests.unit.cli.conftest import Inferway
 from tests.unit.cli.fake_registry import FakeRegistry
@@ -19,10 +21,12 @@ async def test_endpoint_shows_where_traffic_goes_and_what_streams_do(inferway: I
     assert streams.endswith("stay with their version if the model is stateful, and move on otherwise")
 
 
+@pytest.mark.parametrize("automatic", [True, False])
 async def test_endpoint_sets_what_streams_do_and_leaves_traffic_alone(
-    inferway: Inferway, registry: FakeRegistry, saved_model: Path
+    inferway: Inferway, registry: FakeRegistry, saved_model: Path, automatic: bool
 ):
     """The rest of the endpoint is not this command's business."""
+    registry.automatic = automatic
     await inferway("push", "affine", str(saved_model))
     done = await inferway("endpoint", "affine", "--streams", "finish", "--json")
     assert done.code == 0, done.stderr
