@@ -1,20 +1,21 @@
 """How many retries an endpoint may cost: a share of its own traffic, so that retries never make an outage worse.
 
-The rule is `retries + 1 <= 0.2 * first attempts + 30` over the last ten seconds: a rate window and not a count of
-what is in flight, because that shrinks as requests become retries.
+The rule is `retries + 1 <= 0.2 * first attempts + 30` over the last ten seconds at least: a rate window and not a
+count of what is in flight, because that shrinks as requests become retries.
 """
 
 from __future__ import annotations
 
 from inferway_chassis.clock import Clock
 
-_BUCKETS = 10
+_BUCKETS = 11
+"""Of a second each. The newest is not full yet, so ten of them would be less than ten seconds."""
 _SHARE = 0.2
 _FLOOR = 30
 
 
 class RetryBudget:
-    """A ring of ten one-second buckets. One for each endpoint."""
+    """A ring of one-second buckets. One for each endpoint."""
 
     __slots__ = ("_clock", "_first_attempts", "_retries", "_second")
 
