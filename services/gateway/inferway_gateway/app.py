@@ -39,7 +39,7 @@ from inferway_gateway.predictor import Predictor, PredictorOptions, Routing
 from inferway_gateway.routing import TableRefused
 from inferway_gateway.sessions.sequences import SequenceLimits, Sequences
 from inferway_gateway.sessions.sessions import Sessions
-from inferway_gateway.sessions.store import MemorySessionStore
+from inferway_gateway.sessions.stores import open_store
 from inferway_gateway.settings import GatewaySettings
 from inferway_gateway.stream_route import Pins
 
@@ -72,7 +72,7 @@ class Gateway:
         self.predictor = Predictor(
             self.routing, self.dispatcher, memory, process.clock, process.telemetry.tracer, options
         )
-        store = MemorySessionStore(settings.max_sessions, process.clock)
+        store = open_store(settings.session_store.get_secret_value(), settings.max_sessions, process.clock)
         alone = settings.processes == 1 and not settings.share_port
         self.sessions = Sessions(store, settings.session_grace_seconds, resumable=store.shared or alone)
         self.sequences = Sequences(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from inferway_chassis.addresses import split_address
@@ -65,6 +65,8 @@ class GatewaySettings(ServiceSettings):
     """A stream that is so old is asked to end, so that streams spread over gateways again; 0 never."""
     max_sessions: Count = 10_000
     """Sessions of stateful models that are kept in memory, whether their clients are connected or may come back."""
+    session_store: SecretStr = SecretStr("memory")
+    """Where sessions are kept: `memory`, or a Redis that gateways share, for example rediss://:password@host:6379/0."""
     session_grace_seconds: Positive = 60.0
     """How long a session waits for its client after its stream was lost."""
     max_sequences: Count = 4096
