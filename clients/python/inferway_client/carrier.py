@@ -105,13 +105,17 @@ class Carrier:
         self.wake()
 
     async def _carry(self) -> InferwayError | None:
-        """Until the call is lost, and returns the loss; None if the stream has ended. Raises what cannot be mended."""
+        """Carries until the call is lost, and returns the loss; None if the stream has ended.
+
+        A drained call is left by cancelling it, not by half-closing: that would end the session. Raises what cannot be
+        mended.
+        """
         writer = asyncio.create_task(self._write(), name="stream-writer")
         try:
             while (message := await self._call.read()) is not None:
                 self._receive(message)
                 if self._draining and not self._ledger.owed:
-                    return Draining("the server is going away")
+                    return self._mendable(Draining("the server is going away"))
         except InferwayError as error:
             return self._mendable(error)
         finally:
@@ -126,11 +130,10 @@ class Carrier:
         self._changed()
 
     def _receive(self, message: pb.StreamPredictResponse) -> None:
-        kind = message.WhichOneof("message")
-        if kind == "drain":
+        if message.HasField("drain"):
             self._drain()
             return
-        for result in message.results.results if kind == "results" else [message.result] if kind == "result" else ():
+        for result in [message.result] if message.HasField("result") else message.results.results:
             self._ledger.receive(result.id, stream_result_from(result))
         self._outage = None
         self._changed()
@@ -147,7 +150,8 @@ class Carrier:
     async def _write(self) -> None:
         ledger, call = self._ledger, self._call
         while not (self._finishing and ledger.all_sent):
-            if (results := ledger.acknowledgement()) is not None:
+            is_last = self._finishing and not ledger.in_flight
+            if (results := ledger.acknowledgement(idle=is_last)) is not None:
                 await call.acknowledge(results)
             elif not self._draining and (items := ledger.next_to_send(MESSAGE_ITEMS, MESSAGE_BYTES)):
                 await call.send(items, self._clock())

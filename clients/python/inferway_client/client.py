@@ -188,7 +188,7 @@ class Client:
                 session if the model is stateful.
             resume_token: Goes on with a session, whose `PredictionStream.resume_token` this was. Everything else must
                 be as it was in its first stream.
-            acknowledged_item: The last item of that session whose result was taken; those after it come again.
+            acknowledged_item: Its `taken_item`; results after that come again.
         """
         opening = prediction_service_pb2.StreamOpen(
             target=target_message(endpoint, version, signature),
@@ -199,7 +199,7 @@ class Client:
             output_names=output_names,
             affinity_key=affinity_key,
             timing_requested=timing,
-            acknowledges_results=reconnect is not None,
+            acknowledges_results=reconnect is not None or bool(resume_token),
             max_results_per_message=RESULTS_PER_MESSAGE,
         )
         if resume_token:

@@ -52,8 +52,8 @@ class PredictionStream:
     mostly DeadlineExceeded, which leaves the state as it was. A session that cannot go on (SessionNotFound,
     SessionVersionGone, SessionTakenOver) ends the stream with that error; a new one is never begun silently.
     After `finish` the session ends with its last result. Without that it waits for somebody to resume it: leave the
-    context, and give `resume_token` and the id of the last result that was taken to `Client.stream`, in whatever
-    process; results come again from there.
+    context, and give `resume_token` and `taken_item` to `Client.stream`, in whatever process; results come again from
+    there.
     """
 
     GRACE_SECONDS = 5.0
@@ -82,6 +82,7 @@ class PredictionStream:
         self._watched_until = float("inf")
         self._finished = False
         self._ledger: Ledger[pb.StreamItem, StreamResult] = Ledger(opening.resume.acknowledged_item)
+        self._carrier = self._make_carrier()
 
     @property
     def max_in_flight(self) -> int:
@@ -99,12 +100,17 @@ class PredictionStream:
         """The last item of the session that is known to be applied or to have failed; 0 before the first."""
         return self._ledger.applied_item
 
+    @property
+    def taken_item(self) -> int:
+        """The item whose result was taken last: the `acknowledged_item` of whoever resumes the session."""
+        return self._ledger.taken_item
+
     async def __aenter__(self) -> Self:
         """Opens the stream. Raises the errors of StreamPredict, such as EndpointNotFound, and Unreachable."""
         async with AsyncExitStack() as stack:
             endpoint = self._opening.target.endpoint
             trace_context = stack.enter_context(client_span("StreamPredict", endpoint, self._traceparent))
-            self._carrier = self._make_carrier(self._metadata + trace_context)
+            self._metadata += trace_context
             await self._retrier.run(self._carrier.open, self._timeout_seconds)
             stack.push_async_callback(_end_task, asyncio.create_task(self._carrier.run(), name="stream-carrier"))
             self._stack = stack.pop_all()
@@ -180,9 +186,9 @@ class PredictionStream:
         finally:
             await _end_task(sender)
 
-    def _make_carrier(self, metadata: Metadata) -> Carrier:
+    def _make_carrier(self) -> Carrier:
         async def open_call(opening: pb.StreamOpen, seconds: float) -> StreamCall:
-            return await StreamCall.open(self._stub, self._target, opening, metadata, seconds)
+            return await StreamCall.open(self._stub, self._target, opening, self._metadata, seconds)
 
         return Carrier(
             open_call,

@@ -192,3 +192,65 @@ async def test_an_overdue_answer_ends_the_wait():
         await stream.send(X, timeout=0.05)
         with pytest.raises(DeadlineExceeded, match="unanswered"):
             await anext(stream)
+
+
+async def test_a_server_from_before_sessions_gets_items_one_by_one_and_no_acknowledgements():
+    """Clients are often newer than the gateway; it would end the stream."""
+    kinds: list[str | None] = []
+
+    async def old(requests: Requests, context: object) -> Responses:
+        await anext(requests)
+        yield opened()
+        async for request in requests:
+            kinds.append(request.WhichOneof("message"))
+            result = prediction_service_pb2.StreamResult(id=request.item.id)
+            yield prediction_service_pb2.StreamPredictResponse(result=result)
+
+    async with server(STREAM, streaming(old)) as target, Client(target) as client, client.stream("affine") as stream:
+        assert len([result async for result in stream.map([X] * 20)]) == 20
+    assert kinds == ["item"] * 20
+
+
+async def test_items_that_are_ready_together_travel_together():
+    """A message costs more than an item."""
+    counts: list[int] = []
+
+    async def count(requests: Requests, context: object) -> Responses:
+        await anext(requests)
+        message = opened()
+        message.opened.heartbeat_interval.seconds = 5
+        yield message
+        async for request in requests:
+            if request.HasField("acknowledge"):
+                continue
+            items = request.items.items or [request.item]
+            counts.append(len(items))
+            for item in items:
+                result = prediction_service_pb2.StreamResult(id=item.id)
+                yield prediction_service_pb2.StreamPredictResponse(result=result)
+
+    async with server(STREAM, streaming(count)) as target, Client(target) as client, client.stream("affine") as stream:
+        for _ in range(4):
+            await stream.send(X)
+        results = [await anext(stream) for _ in range(4)]
+    assert [result.id for result in results] == [1, 2, 3, 4]
+    assert counts == [4]
+
+
+async def test_an_error_of_the_server_itself_ends_the_stream_as_it_is():
+    """INTERNAL is not taken for a lost connection, lest a bug is met again and again."""
+    calls = 0
+
+    async def fail(requests: Requests, context: grpc.aio.ServicerContext[Any, Any]) -> Responses:
+        nonlocal calls
+        calls += 1
+        await anext(requests)
+        yield opened()
+        await anext(requests)
+        await context.abort(grpc.StatusCode.INTERNAL, "a bug")
+
+    async with server(STREAM, streaming(fail)) as target, Client(target) as client, client.stream("affine") as stream:
+        await stream.send(X)
+        with pytest.raises(Internal, match="a bug"):
+            await anext(stream)
+    assert calls == 1
