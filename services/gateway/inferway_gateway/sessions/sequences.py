@@ -57,13 +57,17 @@ class Sequences:
         return turn
 
     async def run(self) -> None:
-        """Forgets idle sequences, for as long as the process lives."""
+        """Sweeps, for as long as the process lives."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            for key, sequence in list(self._sequences.items()):
-                if self._sequences.get(key) is sequence and key not in self._running and sequence.idle:
-                    del self._sequences[key]
-                    await sequence.end()
+            await self.sweep()
+
+    async def sweep(self) -> None:
+        """Forgets those that are idle now."""
+        for key, sequence in list(self._sequences.items()):
+            if self._sequences.get(key) is sequence and key not in self._running and sequence.idle:
+                del self._sequences[key]
+                await sequence.end()
 
     async def close(self) -> None:
         """Gives up what is in flight, and leaves sequences to other gateways, if there is a store for that."""
