@@ -8,6 +8,7 @@ from pathlib import Path
 from tests.fuzz.links import gateway_end, worker_end
 from tests.fuzz.requests import link_frame, oip_request, prediction_request
 from tests.fuzz.snapshots import snapshot
+from tests.fuzz.streams import stream_door
 
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -18,4 +19,5 @@ TARGETS: Mapping[str, Callable[[bytes], None]] = {
     "gateway_end": gateway_end,
     "worker_end": worker_end,
     "snapshot": snapshot,
+    "stream_door": stream_door,
 }

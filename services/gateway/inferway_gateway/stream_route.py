@@ -43,6 +43,11 @@ class Pins:
             del self._counts[version]
             self._tell()
 
+    @property
+    def held(self) -> frozenset[str]:
+        """Every version that a stream stays with."""
+        return frozenset(self._counts)
+
     def apply(self, table: RoutingTable) -> None:
         """From now on `table` says what workers keep anyway."""
         self._table = table

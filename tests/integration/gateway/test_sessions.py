@@ -173,13 +173,14 @@ async def test_the_first_item_fixes_the_rows_of_a_session(summing: Bed) -> None:
 async def test_ids_of_a_session_increase(summing: Bed) -> None:
     """An id that comes twice on one stream is the client's mistake and is told so, out of turn of nobody."""
     call, _ = await opened(summing)
-    for item_id in (5, 5, 6):
+    for item_id in (5, 5, 6, 0):
         await call.write(item(item_id))
-    first, second, third = [await result(call) for _ in range(3)]
+    first, second, third, zero = [await result(call) for _ in range(4)]
 
     assert sum_of(first) == 15
     assert error_of(second).violations[0].field == "item.id"
     assert sum_of(third) == 21
+    assert error_of(zero).violations[0].field == "item.id"
 
 
 async def test_a_unary_call_to_a_stateful_model_says_what_to_do(summing: Bed) -> None:

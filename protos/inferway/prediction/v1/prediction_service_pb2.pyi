@@ -323,9 +323,9 @@ class StreamItem(_message.Message):
     TIMEOUT_FIELD_NUMBER: _builtins.int
     AFFINITY_KEY_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Names the item in its result; unique among the unanswered items of the stream. In a session ids must increase from
-    item to item, also over several streams; items up to `SessionOpened.applied_item` are ignored, since their results
-    are known.
+    """Names the item in its result; unique among the unanswered items of the stream. In a session ids are 1 or more and
+    increase from item to item, also over several streams; items up to `SessionOpened.applied_item` are ignored, since
+    their results are known.
     """
     affinity_key: _builtins.str
     """As in PredictRequest."""

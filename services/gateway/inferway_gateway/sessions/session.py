@@ -53,6 +53,8 @@ class Session:
 
         Raises InvalidField for an id that does not come after all others of this stream.
         """
+        if item_id < 1:
+            raise InvalidField.at("item.id", "must be 1 or more in a session")
         if item_id <= self._resumed_at:
             return True
         if item_id <= self._offered:
