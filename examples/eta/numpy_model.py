@@ -45,5 +45,17 @@ def step(weights: Weights, x: Floats, state: Floats) -> tuple[Floats, Floats]:
     return (x[:, MAP_MINUTES : MAP_MINUTES + 1] * factor).astype(np.float32), next_state.astype(np.float32)
 
 
+def sessions(weights: Weights, items: Floats) -> tuple[Floats, Floats]:
+    """Whole sessions from their beginning, one a row.
+
+    `items` [sessions, items, features] → minutes [sessions, items] and the state that each session ends with.
+    """
+    state, told = initial_state(weights, len(items)), []
+    for x in items.swapaxes(0, 1):
+        eta_minutes, state = step(weights, x, state)
+        told.append(eta_minutes[:, 0])
+    return np.stack(told, axis=1), state
+
+
 def _sigmoid(x: Floats) -> Floats:
     return np.asarray(1 / (1 + np.exp(-x)), np.float32)

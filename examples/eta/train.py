@@ -110,21 +110,12 @@ def errors(weights: numpy_model.Weights, drives: Recording, usual: float) -> dic
     spent = np.maximum(np.arange(left.shape[1]) * STEP_MINUTES, STEP_MINUTES)
     so_far = (left[:, :1] - left) / spent
     guesses = {
-        "model": _predicted(weights, drives.features),
+        "model": numpy_model.sessions(weights, drives.features)[0],
         "distance by speed now": left / np.maximum(speed, SLOWEST_KM_PER_MINUTE),
         "distance by speed so far": left / np.maximum(so_far, SLOWEST_KM_PER_MINUTE),
         "map minutes, as the usual drive": map_minutes * usual,
     }
     return {name: round(_error(guess, drives), 3) for name, guess in guesses.items()}
-
-
-def _predicted(weights: numpy_model.Weights, features: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    state = numpy_model.initial_state(weights, len(features))
-    told = []
-    for x in features.swapaxes(0, 1):
-        eta_minutes, state = numpy_model.step(weights, x, state)
-        told.append(eta_minutes[:, 0])
-    return np.stack(told, axis=1)
 
 
 def _usual(drives: Recording) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -10,8 +11,10 @@ import sys
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from examples.eta import numpy_model
+from examples.eta.drives import Town, record
 from inferway.registry.v1 import watch_service_pb2
 from inferway.registry.v1.resources_pb2 import StateBinding
 from inferway.registry.v1.watch_service_pb2_grpc import WatchServiceStub
@@ -87,6 +90,27 @@ async def test_tensorflow_computes_what_numpy_does(stack: Stack, eta: EtaModel):
             outputs = (await client.predict("eta-open", {"x": x, "state": state})).outputs
             expected, expected_state = numpy_model.step(eta.weights, x, expected_state)
             state = outputs["next_state"]
-            assert np.abs(outputs["eta_minutes"] - expected).max() < 1e-5
-            assert np.abs(state - expected_state).max() < 1e-5
+            np.testing.assert_allclose(outputs["eta_minutes"], expected, rtol=1e-5, atol=1e-5)
+            np.testing.assert_allclose(state, expected_state, rtol=1e-5, atol=1e-5)
     assert np.abs(state).max() > 0.01
+
+
+async def test_drives_on_streams_get_what_numpy_computes_for_each(stack: Stack, eta: EtaModel):
+    """The example as a whole: vehicles tell where they are, side by side, and each gets its own arrival."""
+    inferway(stack, "push", "eta-drives", str(eta.saved_model), "--wait")
+    stack.gateway.wait_serving("model/eta-drives")
+    drives = record(Town.build(), range(1), vehicles=4, steps=20).features
+
+    async with Client(stack.gateway.target) as client:
+        answers = await asyncio.gather(*(answered(client, drive) for drive in drives))
+
+    expected, _ = numpy_model.sessions(eta.weights, drives)
+    np.testing.assert_allclose(np.stack(answers), expected, rtol=1e-5, atol=1e-5)
+
+
+async def answered(client: Client, drive: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The minutes that a vehicle is told, step by step."""
+    async with client.stream("eta-drives") as stream:
+        results = [result.unwrap() async for result in stream.map({"x": x[None]} for x in drive)]
+    assert {tuple(result.outputs) for result in results} == {("eta_minutes",)}
+    return np.array([result.outputs["eta_minutes"].item() for result in results], np.float32)

@@ -122,4 +122,8 @@ def test_what_came_before_counts(weights: Weights):
     once = numpy_model.step(weights, x, numpy_model.initial_state(weights, 1))
     twice = numpy_model.step(weights, x, once[1])
 
+    told, state = numpy_model.sessions(weights, np.ones((1, 2, 6), np.float32))
+
     assert abs(once[0] - twice[0]).item() > 1e-3
+    assert np.array_equal(told, [[once[0].item(), twice[0].item()]])
+    assert np.array_equal(state, twice[1])
