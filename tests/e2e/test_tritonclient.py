@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,3 +167,37 @@ def test_an_error_has_the_status_and_text_of_the_cause(client: triton.InferenceS
 
     assert failed.value.status() == "StatusCode.INVALID_ARGUMENT"
     assert "inputs[0]" in failed.value.message()
+
+
+@pytest.mark.parametrize("ids", [range(1, 31), [f"vehicle {number}" for number in range(30)]], ids=["int", "string"])
+def test_sequences_keep_their_own_sums_while_they_share_batches(
+    client: triton.InferenceServerClient, ids: Sequence[int | str]
+) -> None:
+    """State by `sequence_id`, as a user of Triton's stateful models writes it: start, items, end."""
+    values = np.random.default_rng(3).integers(0, 100, (len(ids), 8)).astype("f4")
+    answers: queue.Queue[tuple[Any, Any]] = queue.Queue()
+    client.start_stream(lambda result, error: answers.put((result, error)))
+    for step, (place, name) in itertools.product(range(8), enumerate(ids)):
+        tensor = triton.InferInput("x", [1, 1], "FP32")
+        tensor.set_data_from_numpy(values[place : place + 1, step : step + 1])
+        flags = {"sequence_start": step == 0, "sequence_end": step == 7}
+        client.async_stream_infer("accumulator", [tensor], request_id=f"{place}/{step}", sequence_id=name, **flags)
+    got = [answers.get(timeout=30) for _ in range(values.size)]
+    client.stop_stream()
+
+    assert [error for _, error in got if error is not None] == []
+    sums = {result.get_response().id: float(result.as_numpy("y")[0, 0]) for result, _ in got}
+    expected = np.cumsum(values, axis=1)
+    assert sums == {f"{place}/{step}": expected[place, step] for place, step in np.ndindex(values.shape)}
+
+
+def test_a_sequence_must_start_and_shows_no_state(client: triton.InferenceServerClient) -> None:
+    """Triton's words for an id that nobody started, and metadata of what callers send and get."""
+    metadata = client.get_model_metadata("accumulator")
+    tensor = triton.InferInput("x", [1, 1], "FP32")
+    tensor.set_data_from_numpy(np.ones((1, 1), dtype="f4"))
+    with pytest.raises(triton.InferenceServerException) as failed:
+        client.infer("accumulator", [tensor], sequence_id="nobody")
+
+    assert "must specify the START flag on the first request of the sequence" in failed.value.message()
+    assert ([x.name for x in metadata.inputs], [y.name for y in metadata.outputs]) == (["x"], ["y"])
