@@ -8,6 +8,7 @@ can rely on it, whatever dies.
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -23,6 +24,10 @@ from inferway_gateway.sessions.session import Item, Session
 from inferway_gateway.sessions.sessions import Sessions
 from inferway_gateway.sessions.store import SessionRecord
 from inferway_gateway.stream_route import StreamRoute
+
+CUT_SECONDS = 0.05
+"""A client that is cut off looks as if it had half-closed, until gRPC cancels the call a moment later: only after this
+is it taken at its word that it will not come back for its session."""
 
 
 class Carried(NamedTuple):
@@ -99,7 +104,9 @@ class SessionItems:
             if results and self._resumable:
                 await self._commit(results)
             yield results
-        self._over = not self._window.unacknowledged
+        if not self._window.unacknowledged:
+            await asyncio.sleep(CUT_SECONDS)
+            self._over = True
 
     def sending(self, count: int) -> None:
         """See StreamItems."""
