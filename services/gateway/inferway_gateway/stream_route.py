@@ -89,6 +89,16 @@ class StreamRoute:
             self._review(table, now)
         return self._decision
 
+    def leave(self, now: float) -> bool:
+        """Nobody serves the version that it stayed behind with: the next decision is another one, or an error.
+
+        False if it did not stay behind.
+        """
+        if self._leaves_at is None:
+            return False
+        self._leaves_at = now
+        return True
+
     @property
     def version(self) -> Version:
         """Where the last item went, or will go."""
@@ -100,7 +110,7 @@ class StreamRoute:
 
     def close(self) -> None:
         """The stream is over."""
-        self._unpin()
+        self._pin_to("")
 
     def _review(self, table: RoutingTable, now: float) -> None:
         wanted = table.route(self._selector, self._unit)
@@ -115,7 +125,6 @@ class StreamRoute:
             self._decision = wanted
         self.plan = self._plan_of(self._decision.version)
         self._table = table
-        self._unpin()
         self._pin(table)
 
     def _stays(self, wanted: Decision, current: Version | None, table: RoutingTable, now: float) -> bool:
@@ -132,14 +141,15 @@ class StreamRoute:
         return said or (StreamPolicy.MIGRATE if self.plan is None else StreamPolicy.FINISH)
 
     def _pin(self, table: RoutingTable) -> None:
-        if self.plan is not None or self._policy(table) is StreamPolicy.FINISH:
-            self._pinned = self._decision.version.name
-            self._pins.add(self._pinned)
+        finishes = self.plan is not None or self._policy(table) is StreamPolicy.FINISH
+        self._pin_to(self._decision.version.name if finishes else "")
 
-    def _unpin(self) -> None:
-        if self._pinned:
-            self._pins.remove(self._pinned)
-            self._pinned = ""
+    def _pin_to(self, version: str) -> None:
+        before, self._pinned = self._pinned, version
+        if version:  # first: a version that is let go for a moment may be gone
+            self._pins.add(version)
+        if before:
+            self._pins.remove(before)
 
     def _plan_of(self, version: Version) -> StatePlan | None:
         if not version.stateful:

@@ -18,6 +18,8 @@ from inferway_gateway.stream_route import StreamRoute
 
 AGAIN_AFTER = frozenset({"WORKER_LOST", "NO_WORKER", "VERSION_NOT_READY", "DRAINING"})
 """Errors after which an item is sent again: nobody knows its answer, and no session has its state."""
+LEFT_BEHIND = frozenset({"VERSION_NOT_SERVED", "VERSION_UNLOADED", "VERSION_LOAD_FAILED"})
+"""Errors after which a session that has stayed with an older version goes on with the present one, if it can."""
 PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8)
 """Before each repetition; the last one is that of all further ones. One item of a session is repeated at a time, so
 this, too, bounds what repetitions add."""
@@ -114,6 +116,9 @@ class SessionDriver:
         self._listener(item.id, prediction._replace(answer=answer))
 
     def _failed(self, item: Item, error: InferwayError) -> None:
+        if error.reason in LEFT_BEHIND and self.route.leave(self._clock()):
+            self._send(item)
+            return
         pause = PAUSES_SECONDS[min(self._attempts, len(PAUSES_SECONDS) - 1)]
         if self._is_worth_repeating(error) and self._clock() + pause < item.due:
             self._attempts += 1
