@@ -1,4 +1,4 @@
-"""Sessions of the client over real sockets: the way to the gateway breaks, and the sums are right."""
+"""Sessions of the client over real sockets: the way breaks, gateways die and leave, and the sums are right."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 
 from inferway_client import Client, PredictionStream
+from inferway_client.carrier import IDLE_SECONDS
 from inferway_client.tensors import Arrays
+from tests.testbed import redis_server
 from tests.testbed.fault_proxy import FaultProxy
 from tests.testbed.processes import ServiceProcess
 from tests.testbed.stack import Stack
@@ -105,3 +107,36 @@ async def test_a_session_survives_every_way_in_which_its_connection_breaks(stack
                 proxy.restore()
                 await items.goes_on()
             assert proxy.connections >= 4
+
+
+async def test_a_session_survives_its_gateways(stack: Stack) -> None:
+    """One is killed, the other asked to leave: with a store that they share, the client only needs both addresses."""
+    with (
+        redis_server.running() as store,
+        gateways(stack, "first", "second", SESSION_STORE=store.url) as [first, second],
+    ):
+        async with session(f"{first.target},{second.target}") as items:
+            first.kill()
+            await items.goes_on()
+            first.start()
+            await asyncio.to_thread(first.wait_serving, "model/accumulator")
+            second.terminate()
+            await items.goes_on()
+            first.terminate()
+            await asyncio.to_thread(second.wait)
+            second.start()
+            await items.goes_on()
+
+
+async def test_a_session_at_rest_survives_too(stack: Stack) -> None:
+    """When all is acknowledged, a connection that is cut looks much like a client that has finished."""
+    async with (
+        FaultProxy(stack.gateway.target) as proxy,
+        Client(proxy.address) as client,
+        client.stream("accumulator") as stream,
+    ):
+        for value in range(1, 11):
+            await stream.send(number(1))
+            assert y(await anext(stream)) == value
+            await asyncio.sleep(2 * IDLE_SECONDS)  # acknowledged by now
+            proxy.cut()
