@@ -11,9 +11,9 @@ import { connect, float32, session, values } from "./inferway.mjs";
 const { values: options } = parseArgs({
   options: {
     target: { type: "string", default: "127.0.0.1:8001" },
-    endpoint: { type: "string", default: "accumulator" },
+    endpoint: { type: "string", default: "eta" },
     input: { type: "string", default: "x" },
-    width: { type: "string", default: "1" },
+    width: { type: "string", default: "6" },
     items: { type: "string", default: "200" },
     pulls: { type: "string", default: "3" },
   },

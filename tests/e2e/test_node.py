@@ -45,7 +45,7 @@ def test_an_error_says_what_to_do(stack: Stack) -> None:
 
 def test_a_session_survives_its_connection(stack: Stack) -> None:
     """Resuming takes the protos and a few lines, in any language; the sum proves that each item counts once."""
-    arguments = ("--endpoint", "accumulator", "--items", "300", "--pulls", "4")
+    arguments = ("--endpoint", "accumulator", "--width", "1", "--items", "300", "--pulls", "4")
     status, output, errors = run(stack, *arguments, program="session.mjs")
 
     assert status == 0, errors
