@@ -24,7 +24,8 @@ from inferway.foreign.inference import grpc_service_pb2 as pb
 from inferway.registry.v1.resources_pb2 import STREAM_POLICY_MIGRATE
 from inferway.type.v1.tensor_pb2 import Tensor
 from inferway.worker.v1.worker_service_pb2 import LOAD_STATE_READY, Envelope
-from inferway_chassis.process import observed
+from inferway_chassis.process import Process, observed
+from inferway_chassis.telemetry import Telemetry
 from inferway_gateway.sessions.sequence import MAX_WAITING
 from tests.integration.gateway.accumulator import accumulate, accumulator, sum_endpoint
 from tests.integration.gateway.conftest import Bed, gateway, settings_for
@@ -542,6 +543,29 @@ async def test_items_in_line_are_limited_in_number(summing: Bed) -> None:
 
 def _sum_in(response: pb.ModelInferResponse) -> float:
     return float(np.frombuffer(response.raw_output_contents[0], "<f4")[0])
+
+
+async def test_each_item_is_part_of_its_own_caller_s_trace(
+    tmp_path: Path, registry: FakeRegistry, worker: FakeWorker
+) -> None:
+    """One after the other they are sent on by whoever serves the sequence, which is part of no trace."""
+    settings = settings_for(tmp_path, registry.target)
+    async with (
+        gateway(settings, registry, worker, Process("gateway", "boot", Telemetry("gateway", "boot"))) as bed,
+        triton_aio.InferenceServerClient((await prepare(bed)).target) as client,
+    ):
+        worker.hold()
+        calls = []
+        for digit, flag in (("a", "01"), ("b", "00"), ("c", "01")):
+            headers = {"traceparent": f"00-{digit * 32}-{'1' * 16}-{flag}"}
+            calls.append(asyncio.create_task(infer(client, 1, 5, start=digit == "a", headers=headers)))
+            await worker.until(lambda w: len(w.received) >= 1)
+        await worker.release()
+        await asyncio.gather(*calls)
+
+    traces = [envelope.traceparent[3:35] for envelope in worker.received]
+    assert traces[0] == "a" * 32
+    assert sorted(traces[1:]) == ["", "c" * 32]
 
 
 async def test_the_only_answer_to_an_item_is_the_final_one_if_the_client_asks_for_finality(summing: Bed) -> None:

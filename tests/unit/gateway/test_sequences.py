@@ -13,7 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferway.datatypes import Datatype
-from inferway.errors import InferwayError, InvalidParameter, SessionStoreUnavailable, SessionTakenOver
+from inferway.errors import (
+    InferwayError,
+    InvalidParameter,
+    MemoryPressure,
+    SessionStoreUnavailable,
+    SessionTakenOver,
+)
 from inferway_gateway.admission import FieldNames
 from inferway_gateway.envelope import Ask, Caller, Envelope, Prediction
 from inferway_gateway.lane import Flight
@@ -124,11 +130,10 @@ def added(inputs: list[Tensor]) -> Computed:
 class Gateway:
     """One of the gateways."""
 
-    def __init__(self, store: Store, version: Version = VERSION) -> None:
+    def __init__(self, store: Store, version: Version = VERSION, max_bytes: int = 1000) -> None:
         self.model = Model(version)
-        self.sequences = Sequences(
-            cast(Predictor, self.model), Sessions(store, 60, resumable=True), SequenceLimits(100, IDLE_SECONDS)
-        )
+        limits = SequenceLimits(100, IDLE_SECONDS, max_bytes)
+        self.sequences = Sequences(cast(Predictor, self.model), Sessions(store, 60, resumable=True), limits)
 
     def submit(self, value: float, sequence_id: int = 5, *, start: bool = False, end: bool = False) -> Turn:
         """Puts an item in line."""
@@ -291,6 +296,20 @@ async def test_a_caller_that_leaves_while_its_item_waits_takes_only_that_along(o
 
     assert await answer_of(turns[2]) == 100
     assert len(one.model.flights) == 2
+
+
+async def test_what_waits_is_limited_in_bytes(store: Store) -> None:
+    """Items of many sequences wait for slow models outside of every queue; an answer or a cancellation makes room."""
+    one = Gateway(store, max_bytes=8)
+    one.model.holding = True
+    turns = [one.submit(1, number, start=True) for number in (1, 2)]
+    with pytest.raises(MemoryPressure):
+        one.submit(1, 3, start=True)
+    turns[0].abandon()
+    await one.until_in_flight(1)
+    turns.append(one.submit(1, 3, start=True))
+    with pytest.raises(MemoryPressure):
+        one.submit(1, 4, start=True)
 
 
 async def test_idle_sequences_leave_nothing_behind(one: Gateway, store: Store) -> None:

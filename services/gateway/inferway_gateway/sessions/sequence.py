@@ -63,8 +63,9 @@ class Turn:
         self.context = copy_context()
 
     def abandon(self) -> None:
-        """Its caller went away. If no answer is there yet, the state stays as it is."""
+        """Its caller went away. If no answer is there yet, the state stays as it is. Its flags hold all the same."""
         self.result.cancel()
+        self.ask = self.ask._replace(inputs=())  # in line, nobody looks at them any more
 
     def answer(self, prediction: Prediction) -> None:
         """Tells the caller, if it is still there."""
@@ -164,8 +165,9 @@ class Sequence:
         outcome: asyncio.Future[Prediction | InferwayError] = asyncio.get_running_loop().create_future()
         self._outcome = outcome
         item = Item(driver.session.record.applied + 1, turn.ask, turn.due)
-        turn.context.run(driver.offer, item)
-        await asyncio.wait((outcome, turn.result), return_when=asyncio.FIRST_COMPLETED)
+        if not turn.result.done():
+            turn.context.run(driver.offer, item)
+            await asyncio.wait((outcome, turn.result), return_when=asyncio.FIRST_COMPLETED)
         if not outcome.done():
             driver.drop()
             raise Cancelled("the caller went away")
