@@ -324,6 +324,21 @@ async def test_a_session_whose_every_result_was_acknowledged_ends_with_its_strea
     assert (await failure_of(again)).reason == "SESSION_NOT_FOUND"
 
 
+async def test_a_session_outlives_the_stream_that_was_asked_to_end(summing: Bed) -> None:
+    """Its client half-closes because it was told to, and comes back."""
+    call, opening = await opened(summing, resumable=True)
+    await call.write(item(1))
+    await result(call)
+    await call.write(acknowledge(1))
+    await summing.server.drain()
+    assert (await message(call)).HasField("drain")
+    await call.done_writing()
+    assert await call.read() is aio.EOF
+    _, again = await resumed(summing, opening.session.resume_token, acknowledged=1)
+
+    assert again.session.applied_item == 1
+
+
 async def test_acknowledging_results_that_were_not_sent_breaks_the_stream(summing: Bed) -> None:
     """A client that counts wrong would lose results without knowing."""
     call, _ = await opened(summing, resumable=True)

@@ -60,7 +60,7 @@ class PredictionStream:
             notice = pb.StreamPredictResponse()
             notice.drain.grace.FromNanoseconds(int(self._limits.drain_seconds * 1e9))
             self._notices.append(notice)
-            self._items.nudge()
+            self._items.leave()
 
     def tick(self, now: float) -> None:
         """Does what is due by time alone."""

@@ -55,7 +55,7 @@ class SessionItems:
         self._expected = deque[Entry[Key]]()
         self._window = Window(acknowledges=self._resumable)
         self._outputs = list(options.opening.output_names)
-        self._over = False
+        self._leaving = self._over = False
         if self._resumable:
             sessions.carry(carried.record, self._taken_over)
 
@@ -88,6 +88,11 @@ class SessionItems:
         """See StreamItems."""
         self._results.nudge()
 
+    def leave(self) -> None:
+        """See StreamItems. It will half-close then, and come back for its session."""
+        self._leaving = True
+        self._results.nudge()
+
     def refresh(self, now: float) -> bool:
         """See StreamItems."""
         over = self._driver.route.is_over(now)
@@ -104,7 +109,7 @@ class SessionItems:
             if results and self._resumable:
                 await self._commit(results)
             yield results
-        if not self._window.unacknowledged:
+        if not self._window.unacknowledged and not self._leaving:
             await asyncio.sleep(CUT_SECONDS)
             self._over = True
 

@@ -44,6 +44,9 @@ class StreamItems(Protocol):
     def nudge(self) -> None:
         """Lets `take` look round."""
 
+    def leave(self) -> None:
+        """The client is asked to go on with another stream. Nudges, too."""
+
     def refresh(self, now: float) -> bool:
         """Follows the routing though no item comes. Whether the client should open another stream."""
 
@@ -128,6 +131,10 @@ class PlainItems:
         self._results.end(failure)
 
     def nudge(self) -> None:
+        """See StreamItems."""
+        self._results.nudge()
+
+    def leave(self) -> None:
         """See StreamItems."""
         self._results.nudge()
 
