@@ -17,6 +17,7 @@ from inferway.errors import (
     InferwayError,
     InvalidParameter,
     MemoryPressure,
+    ModelFailed,
     SessionStoreUnavailable,
     SessionTakenOver,
 )
@@ -92,6 +93,8 @@ class Model:
         self.version = version
         self.now = 0.0
         self.holding = False
+        self.failure: InferwayError | None = None
+        """Of the next item."""
         self.flights: list[Flight] = []
         self.arrived = asyncio.Event()
 
@@ -113,7 +116,10 @@ class Model:
         flight = Flight(envelope, asyncio.get_running_loop().create_future())
         self.flights.append(flight)
         self.arrived.set()
-        if not self.holding:
+        if self.failure is not None:
+            flight.result.set_exception(self.failure)
+            self.failure = None
+        elif not self.holding:
             flight.result.set_result(Prediction(envelope, cast(Any, added(inputs)), 0))
         return flight
 
@@ -223,6 +229,17 @@ async def test_a_start_makes_the_record_of_another_gateway_void(one: Gateway, tw
     assert len(store.keys) == 1
     await two.add(2, end=True)
     assert store.keys == set()
+
+
+async def test_an_error_that_an_old_state_brought_about_is_not_the_last_word(one: Gateway, two: Gateway) -> None:
+    """Rows that do not fit the older sequence's, for one; what is wrong with the new state as well is said then."""
+    await one.add(1, start=True)
+    await two.add(2)
+    one.model.failure = ModelFailed("no such state")
+    assert await one.add(3) == 6
+    one.model.failure = ModelFailed("no such state")
+    assert isinstance(await error_of(one.submit(4)), ModelFailed)
+    assert await two.add(4) == 10
 
 
 async def test_what_must_not_be_computed_twice_is_not(store: Store) -> None:

@@ -88,6 +88,8 @@ class Sequence:
         self._line = deque[Turn]()
         self._driver: SessionDriver | None = None
         self._committed: SessionRecord | None = None
+        self._item_id = 0
+        """Of the last item that was sent on."""
         self._outcome: asyncio.Future[Prediction | InferwayError] | None = None
         self._rested_at = predictor.clock()
 
@@ -139,19 +141,24 @@ class Sequence:
             await self.end()
 
     async def _apply(self, turn: Turn) -> Prediction:
-        """Computes and commits. What another gateway made void is computed again, upon the state that it left."""
+        """Computes and commits, an error like an answer: it may be that of a state which is void.
+
+        What another gateway made void is computed again, upon the state that it left.
+        """
         takeovers = 0
         while True:
             driver = self._driver or await self._open(turn)
-            prediction = await self._compute(driver, turn)
+            outcome = await self._compute(driver, turn)
             try:
                 await self._commit(driver.session.record)
             except (SessionTakenOver, SessionNotFound):
                 takeovers += 1
-                if takeovers == MAX_TAKEOVERS or not prediction.envelope.version.idempotent:
+                if takeovers == MAX_TAKEOVERS or not driver.route.version.idempotent:
                     raise
-            else:
-                return prediction
+                continue
+            if isinstance(outcome, InferwayError):
+                raise outcome
+            return outcome
 
     async def _commit(self, record: SessionRecord) -> None:
         try:
@@ -161,20 +168,18 @@ class Sequence:
             raise
         self._committed = record
 
-    async def _compute(self, driver: SessionDriver, turn: Turn) -> Prediction:
+    async def _compute(self, driver: SessionDriver, turn: Turn) -> Prediction | InferwayError:
         outcome: asyncio.Future[Prediction | InferwayError] = asyncio.get_running_loop().create_future()
         self._outcome = outcome
-        item = Item(driver.session.record.applied + 1, turn.ask, turn.due)
+        self._item_id += 1
+        item = Item(self._item_id, turn.ask, turn.due)
         if not turn.result.done():
             turn.context.run(driver.offer, item)
             await asyncio.wait((outcome, turn.result), return_when=asyncio.FIRST_COMPLETED)
         if not outcome.done():
             driver.drop()
             raise Cancelled("the caller went away")
-        settled = outcome.result()
-        if isinstance(settled, InferwayError):
-            raise settled
-        return settled
+        return outcome.result()
 
     def _settled(self, item_id: int, outcome: Prediction | InferwayError) -> None:
         del item_id  # one is in flight at a time
@@ -224,7 +229,7 @@ class Sequence:
 
     def _carry(self, record: SessionRecord, route: StreamRoute) -> SessionDriver:
         self._sessions.carry(record, _ignore)
-        self._committed = record
+        self._committed, self._item_id = record, record.applied
         self._driver = SessionDriver(Session(record), route, self._predictor, self._settled)
         return self._driver
 
