@@ -73,7 +73,8 @@ export async function* stream(client, target, items, { maxInFlight = 0 } = {}) {
 
 // Sends each of `items` (arrays of tensors) to a stateful model, which applies them one after the other, and yields
 // { index, prediction | error } in order, each once. When the connection is lost, the session is resumed: `onResume` is
-// called, what was applied is not applied again, and what the caller has not taken comes again.
+// called, what was applied is not applied again, and what the caller has not taken comes again. The same happens when a
+// server wants to leave: it says so, and some seconds later it ends the stream.
 export async function* session(client, target, items, { patienceMs = 30_000, onResume = () => {} } = {}) {
   const waiting = items[Symbol.iterator]();
   const unanswered = new Map(); // inputs by id; ids count from 1

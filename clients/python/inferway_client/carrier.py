@@ -107,8 +107,7 @@ class Carrier:
     async def _carry(self) -> InferwayError | None:
         """Carries until the call is lost, and returns the loss; None if the stream has ended.
 
-        A drained call is left by cancelling it, not by half-closing: that would end the session. Raises what cannot be
-        mended.
+        A call that drains is left as soon as it owes nothing. Raises what cannot be mended.
         """
         writer = asyncio.create_task(self._write(), name="stream-writer")
         try:
