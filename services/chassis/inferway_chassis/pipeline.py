@@ -26,13 +26,11 @@ from inferway.status import to_status
 from inferway_chassis.observing import Head, Observed, observer
 from inferway_chassis.rpc_metrics import RpcMetrics
 from inferway_chassis.telemetry import LATENCY_BUCKETS_SECONDS, Telemetry
+from inferway_chassis.writes import Writes
 
 REFUSE_SECONDS = 0.2
 """A server refuses for so long before it closes its connections. Who comes back after it finds them closed, dials
 again, and reaches whoever listens there now."""
-WRITE_SECONDS = 30.0
-"""A client that does not read the next message of a stream for so long, though there is no room for it on the way, is
-cut off: what waits for it takes memory."""
 _CODES = {code.name: code for code in grpc.StatusCode}
 _OFTEN_RETRIED = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 """By clients and proxies that know no more of an error than its code."""
@@ -87,8 +85,9 @@ Begin = Callable[[bytes, Head, Reply], Callable[[], None]]
 class Pipeline:
     """Wraps servicer methods. One for each server."""
 
-    def __init__(self, telemetry: Telemetry) -> None:
-        """Registers the metrics of all rpcs."""
+    def __init__(self, telemetry: Telemetry, slow_reader_seconds: float) -> None:
+        """Registers the metrics of all rpcs. A stream whose client reads nothing for so long is ended."""
+        self._writes = Writes(slow_reader_seconds)
         self._telemetry = telemetry
         self._metrics = RpcMetrics(LATENCY_BUCKETS_SECONDS)
         telemetry.registry.register(self._metrics)
@@ -130,22 +129,30 @@ class Pipeline:
         observe = self._observer(service, method)
         read = _parse_stream if streams else _parse_one
 
+        writes = self._writes
+
         async def handle(request: Any, context: Context) -> None:
-            observed = observe(context)
+            observed, task = observe(context), _this_task()
             try:
                 with observed.current():
                     self._refuse_if_stopping()
                     async with aclosing(behaviour(read(parse, request), context)) as responses:
                         async for response in responses:
-                            await _write(context, response)
+                            writes.begin(task)
+                            await context.write(response)
+                            writes.end(task)
             except Exception as error:  # noqa: BLE001 - the one place where all errors end
                 failure = observed.failure(error)
             except BaseException as error:
-                observed.ended(observed.failure(error))
-                raise
+                if not writes.gave_up(task):
+                    observed.ended(observed.failure(error))
+                    raise
+                failure = SlowConsumer(f"the client has read nothing for {writes.limit_seconds:g} s")
             else:
                 observed.ended()
                 return
+            finally:
+                writes.end(task)
             observed.ended(failure)
             await context.abort_with_status(RpcStatus(failure))
 
@@ -180,12 +187,10 @@ class Pipeline:
         return observer(self._telemetry, self._metrics, service, method)
 
 
-async def _write(context: Context, response: Message) -> None:
-    try:
-        async with asyncio.timeout(WRITE_SECONDS):
-            await context.write(response)
-    except TimeoutError:
-        raise SlowConsumer(f"the client has read nothing for {WRITE_SECONDS:g} s") from None
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
 
 
 async def _awaited(

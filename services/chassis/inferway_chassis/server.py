@@ -55,7 +55,7 @@ class Server:
         self._begins: dict[str, Begin] = {}
         """Unary methods that need no task, by path."""
         self._front: NativeFront | None = None
-        self._pipeline = Pipeline(process.telemetry)
+        self._pipeline = Pipeline(process.telemetry, settings.slow_reader_seconds)
         self._public_names: list[str] = []
         self._drain_callbacks: list[Callable[[], Awaitable[None]]] = []
         self.health = Health()

@@ -44,6 +44,8 @@ class ServiceSettings(BaseSettings):
     """JSON for machines, text for a terminal."""
     max_message_bytes: Annotated[int, Field(gt=0)] = 64 * MIB
     """Largest gRPC message; larger ones are refused with gRPC's RESOURCE_EXHAUSTED."""
+    slow_reader_seconds: Annotated[float, Field(gt=0)] = 30.0
+    """A stream whose client does not read, so that a message waits to be sent for so long, is ended."""
     drain_seconds: Seconds = 2.0
     """After SIGTERM: how long the process still takes new requests while it tells everybody that it is leaving."""
     grace_seconds: Seconds = 10.0
