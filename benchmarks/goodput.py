@@ -190,7 +190,7 @@ class FixedWindow:
 
 def own_scheduler(recorded: Recorded, capacity: int) -> Scheduler:
     """The worker's, with the samples that warm-up gives it."""
-    scheduler = Scheduler(SchedulerOptions(), capacity)
+    scheduler = Scheduler(SchedulerOptions(max_batch_rows=MAX_SIZES[-1]), capacity)
     machine = recorded.machine(capacity)
     for rows in (1, 8, 32, 64):
         scheduler.latency.observe(KEY, rows, machine(rows, 1))

@@ -36,7 +36,7 @@ class ServingPlan:
     """How the runtime is called, in its own terms."""
     buckets: tuple[int, ...] = ()
     """Rows to which batches are padded, ascending; empty means none."""
-    max_batch_rows: int = 64
+    max_batch_rows: int = 512
     """Rows that are batched at most."""
     max_queue_delay_us: int = 0
     """The longest that a batch is held open on purpose; 0 means never."""

@@ -44,7 +44,7 @@ IDLE_LANES = 16
 class SchedulerOptions:
     """Bounds of one version's scheduler, as they hold when the operator sets none."""
 
-    max_batch_rows: int = 64
+    max_batch_rows: int = 512
     max_batch_bytes: int = 64 * 1024 * 1024
     """Of inputs: the rows of a few requests can be large."""
     max_compute_seconds: float = 60.0

@@ -63,7 +63,7 @@ class InferenceSettings(ServiceSettings):
     """How long a version still answers after it is no longer wanted, until every gateway has heard of it."""
     hold_seconds: Seconds = 600.0
     """How long at most a version is kept after it is no longer wanted because streams go on with it."""
-    max_batch_rows: Annotated[int, Field(gt=0)] = 64
+    max_batch_rows: Annotated[int, Field(gt=0)] = 512
     """Rows that are computed together at most, where a version does not say otherwise."""
     max_compute_seconds: Annotated[float, Field(gt=0)] = 60.0
     """A process that takes longer for one batch is ended and started anew."""
