@@ -99,7 +99,6 @@ class Pipeline:
     ) -> Servicer:
         """Wraps a method that returns one message; `streams` if its request is a stream."""
         observe = self._observer(service, method)
-        read = _parse_stream if streams else _parse_one
         respond: Servicer = behaviour if inspect.iscoroutinefunction(behaviour) else partial(_awaited, behaviour)
 
         async def handle(request: Any, context: Context) -> Message:
@@ -107,7 +106,7 @@ class Pipeline:
             try:
                 with observed.current():
                     self._refuse_if_stopping()
-                    response: Message = await respond(read(parse, request), context)
+                    response: Message = await respond(_requested(parse, request, context, streams=streams), context)
             except Exception as error:  # noqa: BLE001 - the one place where all errors end
                 failure = observed.failure(error)
             except BaseException as error:
@@ -127,7 +126,6 @@ class Pipeline:
     ) -> Servicer:
         """Wraps a method that yields messages; `streams` if its request is a stream."""
         observe = self._observer(service, method)
-        read = _parse_stream if streams else _parse_one
 
         writes = self._writes
 
@@ -136,7 +134,9 @@ class Pipeline:
             try:
                 with observed.current():
                     self._refuse_if_stopping()
-                    async with aclosing(behaviour(read(parse, request), context)) as responses:
+                    async with aclosing(
+                        behaviour(_requested(parse, request, context, streams=streams), context)
+                    ) as responses:
                         async for response in responses:
                             writes.begin(task)
                             await context.write(response)
@@ -230,6 +230,10 @@ def _nothing() -> None:
     pass
 
 
+def _requested(parse: Parse, request: Any, context: Context, *, streams: bool) -> Any:
+    return _parse_stream(parse, context) if streams else _parse_one(parse, request)
+
+
 def _parse_one(parse: Parse, data: bytes) -> Message:
     try:
         return parse(data)
@@ -238,6 +242,7 @@ def _parse_one(parse: Parse, data: bytes) -> Message:
         raise MalformedMessage(message) from error
 
 
-async def _parse_stream(parse: Parse, requests: AsyncIterator[bytes]) -> AsyncIterator[Message]:
-    async for data in requests:
+async def _parse_stream(parse: Parse, context: Context) -> AsyncIterator[Message]:
+    """Reads from the call itself: grpc's own iterator would be one more step for each message."""
+    while isinstance(data := await context.read(), bytes):
         yield _parse_one(parse, data)

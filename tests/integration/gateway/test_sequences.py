@@ -590,6 +590,20 @@ async def test_the_state_is_no_business_of_callers(summing: Bed, client: triton_
     assert {"sequence", "sequence(string_id)"} <= set(server.extensions)
 
 
+async def test_the_config_tells_how_sequences_are_kept(client: triton_aio.InferenceServerClient) -> None:
+    """In the form of Triton's implicit state; tools see from `sequence_batching` that a model wants sequences."""
+    config = (await client.get_model_config("sum")).config
+    batching = config.sequence_batching
+    [state] = batching.state
+
+    assert config.WhichOneof("scheduling_choice") == "sequence_batching"
+    assert batching.WhichOneof("strategy_choice") == "oldest"
+    assert batching.max_sequence_idle_microseconds == 60_000_000
+    assert (state.input_name, state.output_name, state.data_type, list(state.dims)) == ("state", "next_state", 11, [2])
+    assert not state.initial_state  # it begins at ten
+    assert (await client.get_model_config("echo")).config.WhichOneof("scheduling_choice") == "dynamic_batching"
+
+
 def item(value: float, **parameters: pb.InferParameter) -> pb.ModelInferRequest:
     """A request with parameters as no client of Triton writes them."""
     request = pb.ModelInferRequest(model_name="sum", parameters=parameters)

@@ -302,6 +302,136 @@ class ModelDynamicBatching(_message.Message):
 Global___ModelDynamicBatching: _TypeAlias = ModelDynamicBatching  # noqa: Y015
 
 @_typing.final
+class ModelSequenceBatching(_message.Message):
+    """The model keeps state from request to request of a sequence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class StrategyOldest(_message.Message):
+        """Requests of different sequences are batched as they come."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MAX_CANDIDATE_SEQUENCES_FIELD_NUMBER: _builtins.int
+        PREFERRED_BATCH_SIZE_FIELD_NUMBER: _builtins.int
+        MAX_QUEUE_DELAY_MICROSECONDS_FIELD_NUMBER: _builtins.int
+        PRESERVE_ORDERING_FIELD_NUMBER: _builtins.int
+        max_candidate_sequences: _builtins.int
+        """Sequences at once."""
+        max_queue_delay_microseconds: _builtins.int
+        preserve_ordering: _builtins.bool
+        @_builtins.property
+        def preferred_batch_size(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]: ...
+        def __init__(
+            self,
+            *,
+            max_candidate_sequences: _builtins.int = ...,
+            preferred_batch_size: _abc.Iterable[_builtins.int] | None = ...,
+            max_queue_delay_microseconds: _builtins.int = ...,
+            preserve_ordering: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["max_candidate_sequences", b"max_candidate_sequences", "max_queue_delay_microseconds", b"max_queue_delay_microseconds", "preferred_batch_size", b"preferred_batch_size", "preserve_ordering", b"preserve_ordering"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class InitialState(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        DATA_TYPE_FIELD_NUMBER: _builtins.int
+        DIMS_FIELD_NUMBER: _builtins.int
+        ZERO_DATA_FIELD_NUMBER: _builtins.int
+        NAME_FIELD_NUMBER: _builtins.int
+        data_type: Global___DataType.ValueType
+        zero_data: _builtins.bool
+        name: _builtins.str
+        @_builtins.property
+        def dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """Without the batch dimension if max_batch_size > 0."""
+
+        def __init__(
+            self,
+            *,
+            data_type: Global___DataType.ValueType = ...,
+            dims: _abc.Iterable[_builtins.int] | None = ...,
+            zero_data: _builtins.bool = ...,
+            name: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["state_data", b"state_data", "zero_data", b"zero_data"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["data_type", b"data_type", "dims", b"dims", "name", b"name", "state_data", b"state_data", "zero_data", b"zero_data"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_state_data: _TypeAlias = _typing.Literal["zero_data"]  # noqa: Y015
+        _WhichOneofArgType_state_data: _TypeAlias = _typing.Literal["state_data", b"state_data"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_state_data) -> _WhichOneofReturnType_state_data | None: ...
+
+    @_typing.final
+    class State(_message.Message):
+        """What the server carries from an output of one request to an input of the next; requests leave it out."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        INPUT_NAME_FIELD_NUMBER: _builtins.int
+        OUTPUT_NAME_FIELD_NUMBER: _builtins.int
+        DATA_TYPE_FIELD_NUMBER: _builtins.int
+        DIMS_FIELD_NUMBER: _builtins.int
+        INITIAL_STATE_FIELD_NUMBER: _builtins.int
+        input_name: _builtins.str
+        output_name: _builtins.str
+        data_type: Global___DataType.ValueType
+        @_builtins.property
+        def dims(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """Without the batch dimension if max_batch_size > 0."""
+
+        @_builtins.property
+        def initial_state(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelSequenceBatching.InitialState]:
+            """None if the sequence begins with something else than zeros."""
+
+        def __init__(
+            self,
+            *,
+            input_name: _builtins.str = ...,
+            output_name: _builtins.str = ...,
+            data_type: Global___DataType.ValueType = ...,
+            dims: _abc.Iterable[_builtins.int] | None = ...,
+            initial_state: _abc.Iterable[Global___ModelSequenceBatching.InitialState] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["data_type", b"data_type", "dims", b"dims", "initial_state", b"initial_state", "input_name", b"input_name", "output_name", b"output_name"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    OLDEST_FIELD_NUMBER: _builtins.int
+    MAX_SEQUENCE_IDLE_MICROSECONDS_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    max_sequence_idle_microseconds: _builtins.int
+    """A sequence for which no request came for so long is forgotten."""
+    @_builtins.property
+    def oldest(self) -> Global___ModelSequenceBatching.StrategyOldest: ...
+    @_builtins.property
+    def state(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelSequenceBatching.State]: ...
+    def __init__(
+        self,
+        *,
+        oldest: Global___ModelSequenceBatching.StrategyOldest | None = ...,
+        max_sequence_idle_microseconds: _builtins.int = ...,
+        state: _abc.Iterable[Global___ModelSequenceBatching.State] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["oldest", b"oldest", "strategy_choice", b"strategy_choice"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_sequence_idle_microseconds", b"max_sequence_idle_microseconds", "oldest", b"oldest", "state", b"state", "strategy_choice", b"strategy_choice"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_strategy_choice: _TypeAlias = _typing.Literal["oldest"]  # noqa: Y015
+    _WhichOneofArgType_strategy_choice: _TypeAlias = _typing.Literal["strategy_choice", b"strategy_choice"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_strategy_choice) -> _WhichOneofReturnType_strategy_choice | None: ...
+
+Global___ModelSequenceBatching: _TypeAlias = ModelSequenceBatching  # noqa: Y015
+
+@_typing.final
 class ModelTransactionPolicy(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -373,6 +503,7 @@ class ModelConfig(_message.Message):
     OUTPUT_FIELD_NUMBER: _builtins.int
     INSTANCE_GROUP_FIELD_NUMBER: _builtins.int
     DYNAMIC_BATCHING_FIELD_NUMBER: _builtins.int
+    SEQUENCE_BATCHING_FIELD_NUMBER: _builtins.int
     PARAMETERS_FIELD_NUMBER: _builtins.int
     BACKEND_FIELD_NUMBER: _builtins.int
     MODEL_TRANSACTION_POLICY_FIELD_NUMBER: _builtins.int
@@ -391,6 +522,8 @@ class ModelConfig(_message.Message):
     @_builtins.property
     def dynamic_batching(self) -> Global___ModelDynamicBatching: ...
     @_builtins.property
+    def sequence_batching(self) -> Global___ModelSequenceBatching: ...
+    @_builtins.property
     def parameters(self) -> _containers.MessageMap[_builtins.str, Global___ModelParameter]: ...
     @_builtins.property
     def model_transaction_policy(self) -> Global___ModelTransactionPolicy: ...
@@ -405,15 +538,16 @@ class ModelConfig(_message.Message):
         output: _abc.Iterable[Global___ModelOutput] | None = ...,
         instance_group: _abc.Iterable[Global___ModelInstanceGroup] | None = ...,
         dynamic_batching: Global___ModelDynamicBatching | None = ...,
+        sequence_batching: Global___ModelSequenceBatching | None = ...,
         parameters: _abc.Mapping[_builtins.str, Global___ModelParameter] | None = ...,
         backend: _builtins.str = ...,
         model_transaction_policy: Global___ModelTransactionPolicy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["dynamic_batching", b"dynamic_batching", "model_transaction_policy", b"model_transaction_policy", "scheduling_choice", b"scheduling_choice", "version_policy", b"version_policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["dynamic_batching", b"dynamic_batching", "model_transaction_policy", b"model_transaction_policy", "scheduling_choice", b"scheduling_choice", "sequence_batching", b"sequence_batching", "version_policy", b"version_policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "dynamic_batching", b"dynamic_batching", "input", b"input", "instance_group", b"instance_group", "max_batch_size", b"max_batch_size", "model_transaction_policy", b"model_transaction_policy", "name", b"name", "output", b"output", "parameters", b"parameters", "platform", b"platform", "scheduling_choice", b"scheduling_choice", "version_policy", b"version_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["backend", b"backend", "dynamic_batching", b"dynamic_batching", "input", b"input", "instance_group", b"instance_group", "max_batch_size", b"max_batch_size", "model_transaction_policy", b"model_transaction_policy", "name", b"name", "output", b"output", "parameters", b"parameters", "platform", b"platform", "scheduling_choice", b"scheduling_choice", "sequence_batching", b"sequence_batching", "version_policy", b"version_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_scheduling_choice: _TypeAlias = _typing.Literal["dynamic_batching"]  # noqa: Y015
+    _WhichOneofReturnType_scheduling_choice: _TypeAlias = _typing.Literal["dynamic_batching", "sequence_batching"]  # noqa: Y015
     _WhichOneofArgType_scheduling_choice: _TypeAlias = _typing.Literal["scheduling_choice", b"scheduling_choice"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_scheduling_choice) -> _WhichOneofReturnType_scheduling_choice | None: ...
 

@@ -78,7 +78,8 @@ class OipServicer:
     ) -> pb.ModelConfigResponse:
         """The model as Triton would configure it."""
         del context
-        return oip_models.to_config(request.name, self._models.describe(selector_of(request.name, request.version)))
+        description = self._models.describe(selector_of(request.name, request.version))
+        return oip_models.to_config(request.name, description, self._sequences.limits)
 
     async def ModelStatistics(  # noqa: N802
         self, request: pb.ModelStatisticsRequest, context: Context

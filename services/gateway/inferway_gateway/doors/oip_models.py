@@ -10,7 +10,9 @@ from inferway.foreign.inference import model_config_pb2 as config_pb
 from inferway.worker.v1.worker_service_pb2 import BatchStatistics, GetWorkerStatusResponse, VersionStatistics
 from inferway_gateway.models import Description, IndexEntry
 from inferway_gateway.routing import Version
+from inferway_gateway.sessions.sequences import SequenceLimits
 from inferway_gateway.signature import TensorSpec
+from inferway_gateway.state import StatePlan
 
 EXTENSIONS = (
     "sequence",
@@ -42,8 +44,8 @@ def to_metadata(name: str, description: Description) -> pb.ModelMetadataResponse
     return response
 
 
-def to_config(name: str, description: Description) -> pb.ModelConfigResponse:
-    """Dimensions are without that of the batch if the signature has one."""
+def to_config(name: str, description: Description, limits: SequenceLimits) -> pb.ModelConfigResponse:
+    """Dimensions are without that of the batch if the signature has one. `limits` are those of stateful models."""
     version, signature = description.version, description.signature
     response = pb.ModelConfigResponse()
     config = response.config
@@ -52,6 +54,10 @@ def to_config(name: str, description: Description) -> pb.ModelConfigResponse:
     config.version_policy.specific.versions.append(version.number)
     if signature.batchable:
         config.max_batch_size = version.max_batch_rows or _DEFAULT_MAX_BATCH_ROWS
+    plan = version.stateful.get(signature.name)
+    if plan is not None:
+        _write_sequences(config.sequence_batching, plan, limits)
+    elif signature.batchable:
         config.dynamic_batching.SetInParent()
     for spec in signature.inputs:
         dims = _dims(spec, batched=signature.batchable)
@@ -60,6 +66,16 @@ def to_config(name: str, description: Description) -> pb.ModelConfigResponse:
         dims = _dims(spec, batched=signature.batchable)
         config.output.add(name=spec.name, data_type=_TYPES[spec.datatype], dims=dims)
     return response
+
+
+def _write_sequences(batching: config_pb.ModelSequenceBatching, plan: StatePlan, limits: SequenceLimits) -> None:
+    batching.max_sequence_idle_microseconds = round(limits.idle_seconds * 1e6)
+    batching.oldest.max_candidate_sequences = limits.max_sequences
+    for spec in plan.specs:
+        data_type = _TYPES[spec.datatype]
+        state = batching.state.add(input_name=spec.input, output_name=spec.output, data_type=data_type, dims=spec.shape)
+        if not any(spec.initial):
+            state.initial_state.add(name=spec.input, data_type=data_type, dims=spec.shape, zero_data=True)
 
 
 def _dims(spec: TensorSpec, *, batched: bool) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from inferway.errors import InferwayError, InvalidBatch, InvalidField, SessionStateTooLarge
 from inferway_gateway.envelope import Ask
@@ -93,14 +93,11 @@ class Session:
 
     def applied(self, state: tuple[Tensor, ...], rows: int, version: str) -> None:
         """The item in flight has its answer, by `version`, and left `state`."""
-        self._record = replace(self._record, state=state, rows=rows, version=version)
-        self.failed()
+        self._settle(state=state, rows=rows, version=version)
 
     def failed(self) -> None:
         """The item in flight has its error. The state is what it was."""
-        assert self.current is not None
-        self._record = replace(self._record, applied=self.current.id)
-        self.current = None
+        self._settle()
 
     def keep(self, item_id: int, result: bytes) -> None:
         """Keeps the result of a settled item until it is acknowledged."""
@@ -119,3 +116,8 @@ class Session:
         """The client has every result up to that of this item."""
         while self._kept and self._kept[0].item <= item_id:
             self._kept.popleft()
+
+    def _settle(self, **changes: Any) -> None:
+        assert self.current is not None
+        self._record = replace(self._record, applied=self.current.id, **changes)
+        self.current = None
