@@ -167,6 +167,8 @@ class Roster(Generic[K]):
         present = [(key, member) for key, member in self.members.items() if member.present]
         closed = [(key, member) for key, member in present if member.breaker is Breaker.CLOSED]
         self.panic = len(closed) < PANIC_SHARE * len(present)
+        if self.panic:
+            self._pardon([member for _, member in present], now)
         places = [
             Place(key, member, cost) for (key, member), cost in _costs(present if self.panic else closed, rate_of, now)
         ]
@@ -177,6 +179,12 @@ class Roster(Generic[K]):
                 if member.breaker is Breaker.HALF_OPEN and member.trial is None
             ]
         return places
+
+    def _pardon(self, members: list[Member], now: float) -> None:
+        """In a panic all are used, so none is tried: who has sat its time out is back without a trial."""
+        for member in members:
+            if member.breaker is Breaker.HALF_OPEN and member.trial is None:
+                self.tried(member, now, passed=True)
 
     def _let_time_pass(self, now: float) -> None:
         turn = now - self._bucket_at >= BUCKET_SECONDS
