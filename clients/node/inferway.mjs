@@ -93,7 +93,9 @@ export async function* session(client, target, items, { patienceMs = 30_000, onR
         call.write({ item: { id: sent, inputs } });
         room--;
       }
-      if (exhausted && unanswered.size === 0) call.end();
+      if (!exhausted || unanswered.size > 0) return;
+      call.write({ acknowledge: { results: received, ends_session: true } });
+      call.end();
     };
     try {
       for await (const { opened, result } of call) {

@@ -156,6 +156,8 @@ class Carrier:
                 await call.send(items, self._clock())
             else:
                 await self._something_to_say()
+        if self.session is not None and self.session.resume_token:
+            await call.end_session(ledger.acknowledged)
         await call.finish()
 
     async def _something_to_say(self) -> None:

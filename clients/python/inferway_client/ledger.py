@@ -102,6 +102,11 @@ class Ledger(Generic[P, R]):
         """Of the unanswered items."""
         return min((item.deadline for item in self._unanswered.values()), default=None)
 
+    @property
+    def acknowledged(self) -> int:
+        """Results of this call that were acknowledged."""
+        return self._acknowledged
+
     def begin_call(self, window: int, *, acknowledges: bool, applied_item: int | None = None) -> None:
         """A new call is open; what is unanswered waits to be sent on it.
 

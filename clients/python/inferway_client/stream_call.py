@@ -91,6 +91,11 @@ class StreamCall:
         """Tells how many results of this call have arrived by now."""
         await self._write(pb.StreamPredictRequest(acknowledge=pb.StreamAcknowledge(results=results)))
 
+    async def end_session(self, results: int) -> None:
+        """Acknowledges so many results of this call, and that nobody will come back for the session."""
+        said = pb.StreamAcknowledge(results=results, ends_session=True)
+        await self._write(pb.StreamPredictRequest(acknowledge=said))
+
     async def finish(self) -> None:
         """Half-closes."""
         with suppress(grpc.aio.InternalError):  # the call has just ended

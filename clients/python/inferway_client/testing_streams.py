@@ -134,7 +134,6 @@ class FakeStream:
                 yield response
                 async for trouble in self._after_answer():
                     yield trouble
-        session.ended = self._sent == self._acknowledged
 
     async def _after_answer(self) -> AsyncIterator[pb.StreamPredictResponse]:
         self._cut_at(Trouble.CUT_ANSWERED)
@@ -172,6 +171,7 @@ class FakeStream:
     def _results(self, request: pb.StreamPredictRequest, session: FakeSession) -> list[pb.StreamResult]:
         if request.HasField("acknowledge"):
             self._acknowledge(request.acknowledge.results, session)
+            session.ended = request.acknowledge.ends_session
             return []
         if not request.HasField("item") and not request.HasField("items"):
             raise StreamProtocolViolated.at("message", "the stream is open already", expected="item")

@@ -247,7 +247,7 @@ class SessionMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.stream.received)
     @rule()
     def the_client_acknowledges(self) -> None:
-        self.stream.items.acknowledge(self.stream.received)
+        self.stream.items.acknowledge(pb.StreamAcknowledge(results=self.stream.received))
         self.acknowledged = len(self.answers)
 
     @precondition(lambda self: self.sent)

@@ -60,7 +60,7 @@ class PredictionStream:
             notice = pb.StreamPredictResponse()
             notice.drain.grace.FromNanoseconds(int(self._limits.drain_seconds * 1e9))
             self._notices.append(notice)
-            self._items.leave()
+            self._items.nudge()
 
     def tick(self, now: float) -> None:
         """Does what is due by time alone."""
@@ -88,7 +88,7 @@ class PredictionStream:
             async for request in requests:
                 self._read_at = self._clock()
                 if request.HasField("acknowledge"):
-                    items.acknowledge(request.acknowledge.results)
+                    items.acknowledge(request.acknowledge)
                     continue
                 for item in _items_of(request):
                     items.start(item)

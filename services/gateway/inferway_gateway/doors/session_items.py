@@ -8,7 +8,6 @@ can rely on it, whatever dies.
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import NamedTuple
@@ -24,10 +23,6 @@ from inferway_gateway.sessions.session import Item, Session
 from inferway_gateway.sessions.sessions import Sessions
 from inferway_gateway.sessions.store import SessionRecord
 from inferway_gateway.stream_route import StreamRoute
-
-CUT_SECONDS = 0.05
-"""A client that is cut off looks as if it had half-closed, until gRPC cancels the call a moment later: only after this
-is it taken at its word that it will not come back for its session."""
 
 
 class Carried(NamedTuple):
@@ -55,7 +50,7 @@ class SessionItems:
         self._expected = deque[Entry[Key]]()
         self._window = Window(acknowledges=self._resumable)
         self._outputs = list(options.opening.output_names)
-        self._leaving = self._over = False
+        self._over = False
         if self._resumable:
             sessions.carry(carried.record, self._taken_over)
 
@@ -72,9 +67,10 @@ class SessionItems:
         self._expected.append(self._results.expect(Key(item.id, accepted=True)))
         self._driver.offer(Item(item.id, ask, due))
 
-    def acknowledge(self, results: int) -> None:
+    def acknowledge(self, said: pb.StreamAcknowledge) -> None:
         """See StreamItems."""
-        self._session.acknowledge(self._window.acknowledge(results))
+        self._session.acknowledge(self._window.acknowledge(said.results))
+        self._over = said.ends_session
 
     async def room(self) -> None:
         """See StreamItems."""
@@ -86,11 +82,6 @@ class SessionItems:
 
     def nudge(self) -> None:
         """See StreamItems."""
-        self._results.nudge()
-
-    def leave(self) -> None:
-        """See StreamItems. It will half-close then, and come back for its session."""
-        self._leaving = True
         self._results.nudge()
 
     def refresh(self, now: float) -> bool:
@@ -109,9 +100,6 @@ class SessionItems:
             if results and self._resumable:
                 await self._commit(results)
             yield results
-        if not self._window.unacknowledged and not self._leaving:
-            await asyncio.sleep(CUT_SECONDS)
-            self._over = True
 
     def sending(self, count: int) -> None:
         """See StreamItems."""
@@ -119,7 +107,7 @@ class SessionItems:
         self._results.sending(count)
 
     async def close(self) -> None:
-        """See StreamItems. The session stays, as it was committed last, if its client may come back for it."""
+        """See StreamItems. The session stays, as it was committed last, unless its client said that it is over."""
         self._driver.close()
         self._results.close()
         if not self._resumable:

@@ -32,8 +32,8 @@ class StreamItems(Protocol):
     def start(self, item: pb.StreamItem) -> None:
         """Takes an item. A bad one gets its error as its result."""
 
-    def acknowledge(self, results: int) -> None:
-        """The client has so many results by now. Raises StreamProtocolViolated if that cannot be."""
+    def acknowledge(self, said: pb.StreamAcknowledge) -> None:
+        """What the client has by now. Raises StreamProtocolViolated if that cannot be."""
 
     async def room(self) -> None:
         """Returns when another message may be read."""
@@ -43,9 +43,6 @@ class StreamItems(Protocol):
 
     def nudge(self) -> None:
         """Lets `take` look round."""
-
-    def leave(self) -> None:
-        """The client is asked to go on with another stream. Nudges, too."""
 
     def refresh(self, now: float) -> bool:
         """Follows the routing though no item comes. Whether the client should open another stream."""
@@ -118,9 +115,9 @@ class PlainItems:
             pending = Pending(flight.result, partial(self._predictor.abandon, flight))
             self._results.start(Key(item.id, accepted=True), pending)
 
-    def acknowledge(self, results: int) -> None:
+    def acknowledge(self, said: pb.StreamAcknowledge) -> None:
         """See StreamItems."""
-        self._window.acknowledge(results)
+        self._window.acknowledge(said.results)
 
     async def room(self) -> None:
         """See StreamItems. Refusals wait to be written, too: a client that ignores its limit is not read on."""
@@ -131,10 +128,6 @@ class PlainItems:
         self._results.end(failure)
 
     def nudge(self) -> None:
-        """See StreamItems."""
-        self._results.nudge()
-
-    def leave(self) -> None:
         """See StreamItems."""
         self._results.nudge()
 
