@@ -16,7 +16,7 @@ IMAGE := build/contract.binpb
 RELEASED := protos/inferway-released.binpb
 ARGS ?=
 
-.PHONY: help setup setup-dev up test check types fmt gen lock bench bench-engine release-image test-compose abuse chaos fuzz soak soak-loads overload clean
+.PHONY: help setup setup-dev up test check types fmt gen lock bench bench-engine bench-streams release-image test-compose abuse chaos fuzz soak soak-loads overload clean
 
 help: ## Show this text
 	@echo "inferway: serves TensorFlow models over gRPC"
@@ -79,6 +79,9 @@ bench: setup-dev ## Measure against baselines; ARGS go to the benchmark
 
 bench-engine: setup-dev ## Measure the inference engine against TensorFlow in process
 	@exec $(BIN)/python benchmarks/engine.py $(ARGS)
+
+bench-streams: setup-dev ## Measure streams beside unary calls, and thousands at rest; ARGS='--quick' or ARGS=throughput for less
+	@exec $(BIN)/python benchmarks/streams.py $(ARGS)
 
 abuse: setup-dev ## A worker under a minute of everything at once; every answer is checked
 	@INFERWAY_ABUSE_SECONDS=60 $(BIN)/python -m pytest -q -s --timeout 300 tests/e2e/test_abuse.py

@@ -1,4 +1,4 @@
-"""A real stack with a stateless and a stateful model, and the loads that the measures of streams put on it."""
+"""A real stack with stateless models and a stateful one, and the loads that the measures of streams put on it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from benchmarks import loadgen
 from inferway.prediction.v1 import prediction_service_pb2 as pb
 from inferway.registry.v1 import resources_pb2
 from inferway.type.v1.tensor_pb2 import DATA_TYPE_FP32, Tensor
+from tests.testbed.processes import ServiceProcess
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
 
 ROOT = Path(__file__).resolve().parent.parent
 OUT = ROOT / ".bench"
 BINARIES = OUT / "bin"
-STATELESS, STATEFUL = "tiny", "recurrent"
-WIDTHS = {STATELESS: 32, STATEFUL: 6}
+STATELESS, STATEFUL, WIDE = "tiny", "recurrent", "affine"
+WIDTHS = {STATELESS: 32, STATEFUL: 6, WIDE: 3}
+"""Of the models' inputs. An answer of WIDE is as large as its input, and costs next to nothing."""
+MAX_BATCH_ROWS = 1024
+"""Of the stateless models. With the 64 of default, two items of 32 rows fill a batch, and frames go by twos."""
 PLACEHOLDER_ID = (1 << 35) - 1
 """Of items in the files that the load generator reads."""
 SETTINGS = {
@@ -80,40 +84,54 @@ class Bed:
     """A running stack, and a folder for what the load generators read."""
 
     stack: Stack
+    gateway: ServiceProcess
     directory: Path
 
+    @contextmanager
+    def fresh(self) -> Iterator[Bed]:
+        """The same with a new gateway, whose memory is only that of what it does now."""
+        gateway = self.stack.another_gateway("fresh")
+        gateway.environment = {**gateway.environment, **SETTINGS["gateway"]}
+        gateway.start()
+        try:
+            for model in WIDTHS:
+                gateway.wait_serving(f"model/{model}")
+            yield Bed(self.stack, gateway, self.directory)
+        finally:
+            gateway.end()
+
     def payloads(self, model: str) -> Payloads:
-        """Of one of the two models."""
+        """Of one of the models."""
         return Payloads(self.directory, model)
 
     def unary(self, payload: Path, concurrency: int, seconds: float) -> Figures:
         """A closed loop of unary calls."""
-        method, target = "/inferway.prediction.v1.PredictionService/Predict", self.stack.gateway.target
+        method, target = "/inferway.prediction.v1.PredictionService/Predict", self.gateway.target
         before = self._cpu_seconds()
         return self._figures(loadgen.unary(BINARIES, target, method, payload, concurrency, seconds), before)
 
     def streams(self, opening: Path, message: Path, **options: float) -> Figures:
         """A closed loop of items."""
         before = self._cpu_seconds()
-        result = loadgen.predict_streams(BINARIES, self.stack.gateway.target, opening, message, **options)
+        result = loadgen.predict_streams(BINARIES, self.gateway.target, opening, message, **options)
         return self._figures(result, before)
 
     def held(
         self, opening: Path, message: Path, ready_seconds: float, **options: float
     ) -> AbstractContextManager[None]:
         """Streams at rest."""
-        return loadgen.held_streams(BINARIES, self.stack.gateway.target, opening, message, ready_seconds, **options)
+        return loadgen.held_streams(BINARIES, self.gateway.target, opening, message, ready_seconds, **options)
 
     def gateway_cpu_seconds(self) -> float:
         """Since its start."""
-        return self.stack.gateway.cpu_seconds()
+        return self.gateway.cpu_seconds()
 
     def gateway_bytes(self) -> int:
         """Resident memory of the gateway."""
-        return int(psutil.Process(self.stack.gateway.pid).memory_info().rss)
+        return int(psutil.Process(self.gateway.pid).memory_info().rss)
 
     def _cpu_seconds(self) -> float:
-        return sum(process.cpu_seconds() for process in self.stack.processes)
+        return sum(process.cpu_seconds() for process in (self.stack.registry, *self.stack.workers, self.gateway))
 
     def _figures(self, result: dict[str, Any], cpu_before: float) -> Figures:
         spent = self._cpu_seconds() - cpu_before
@@ -127,22 +145,22 @@ class Bed:
 
 @contextmanager
 def bed(directory: Path) -> Iterator[Bed]:
-    """Starts everything, with both models served by the worker itself."""
+    """Starts everything, with the models served by the worker itself."""
     print("making the models …", flush=True)
     _run("tests.testbed.savedmodels", str(directory / "models"))
     _run("examples.eta.train", str(directory / "eta"), "--days", "2", "--epochs", "1")
     print("starting inferway …", flush=True)
     inline = resources_pb2.ISOLATION_INLINE
     state = [resources_pb2.StateBinding(input="state", output="next_state")]
+    stateful = resources_pb2.VersionConfig(isolation=inline, state=state)
+    stateless = resources_pb2.VersionConfig(isolation=inline, max_batch_rows=MAX_BATCH_ROWS)
     with Stack(directory / "stack", settings=SETTINGS) as stack:
-        registry = stack.registry.target
-        stateless = resources_pb2.VersionConfig(isolation=inline)
-        publish(registry, STATELESS, directory / "models" / STATELESS, config=stateless)
-        stateful = resources_pb2.VersionConfig(isolation=inline, state=state)
-        publish(registry, STATEFUL, directory / "eta" / "model", config=stateful)
+        publish(stack.registry.target, STATEFUL, directory / "eta" / "model", config=stateful)
+        for model in (STATELESS, WIDE):
+            publish(stack.registry.target, model, directory / "models" / model, config=stateless)
         for model in WIDTHS:
             stack.gateway.wait_serving(f"model/{model}")
-        yield Bed(stack, directory)
+        yield Bed(stack, stack.gateway, directory)
 
 
 def _run(module: str, *arguments: str) -> None:

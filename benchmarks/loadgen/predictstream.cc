@@ -130,6 +130,10 @@ struct Load {
       grpc::ChannelArguments arguments;
       arguments.SetInt("number", n);
       arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+      if (!option("read")) {  // or gRPC itself would read on, and keep tens of megabytes for a reader that may come
+        arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+        arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 1024);
+      }
       auto channel = grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
       channel->WaitForConnected(std::chrono::system_clock::now() + std::chrono::seconds(20));
       stubs.push_back(std::make_unique<grpc::GenericStub>(channel));
