@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import struct
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -211,13 +212,19 @@ async def test_a_client_that_does_not_read_is_not_read_either(bed: Bed) -> None:
     """Backpressure is what keeps one slow client from filling the gateway's memory."""
     call, _ = await opened(bed, max_in_flight=4)
     big = [tensor(raw=b"\0" * 16 * 8192, shape=(8192, 4))]
-    for number in range(200):
-        await call.write(item(number, inputs=big))
-    await bed.worker.until(lambda w: len(w.received) >= 4)
 
+    async def write_all() -> None:
+        for number in range(200):
+            await call.write(item(number, inputs=big))
+
+    writing = asyncio.create_task(write_all())
+    await bed.worker.until(lambda w: len(w.received) >= 4)
     for _ in range(50):
         await bed.stub.Predict(predict_request(), timeout=5)
+    written = writing.done()
+    writing.cancel()
 
+    assert not written, "it is held up where it sends"
     assert len([envelope for envelope in bed.worker.received if envelope.rows > 1]) < 20
 
 
