@@ -12,6 +12,7 @@ from grpc import aio
 
 from inferway.errors import ModelFailed
 from inferway.prediction.v1 import prediction_service_pb2 as pb
+from inferway.prediction.v1.prediction_service_pb2_grpc import PredictionServiceStub
 from inferway.status import from_status
 from inferway.type.v1.tensor_pb2 import Tensor
 from inferway.worker.v1.worker_service_pb2 import Envelope
@@ -210,19 +211,23 @@ async def test_a_stream_that_is_cut_gives_up_its_items_at_the_worker(bed: Bed) -
 
 async def test_a_client_that_does_not_read_is_not_read_either(bed: Bed) -> None:
     """Backpressure is what keeps one slow client from filling the gateway's memory."""
-    call, _ = await opened(bed, max_in_flight=4)
     big = [tensor(raw=b"\0" * 16 * 8192, shape=(8192, 4))]
+    narrow = [("grpc.http2.bdp_probe", 0)]  # else its own receive window would grow until everything fits
+    async with aio.insecure_channel(bed.target, narrow) as channel:
+        call: Call = PredictionServiceStub(channel).StreamPredict(timeout=20)
+        opening = pb.StreamOpen(target=pb.Target(endpoint="echo"), max_in_flight=4)
+        await call.write(pb.StreamPredictRequest(open=opening))
 
-    async def write_all() -> None:
-        for number in range(200):
-            await call.write(item(number, inputs=big))
+        async def write_all() -> None:
+            for number in range(200):
+                await call.write(item(number, inputs=big))
 
-    writing = asyncio.create_task(write_all())
-    await bed.worker.until(lambda w: len(w.received) >= 4)
-    for _ in range(50):
-        await bed.stub.Predict(predict_request(), timeout=5)
-    written = writing.done()
-    writing.cancel()
+        writing = asyncio.create_task(write_all())
+        await bed.worker.until(lambda w: len(w.received) >= 4)
+        for _ in range(50):
+            await bed.stub.Predict(predict_request(), timeout=5)
+        written = writing.done()
+        writing.cancel()
 
     assert not written, "it is held up where it sends"
     assert len([envelope for envelope in bed.worker.received if envelope.rows > 1]) < 20
