@@ -75,12 +75,15 @@ class Controls:
             task = self._running[key] = asyncio.create_task(self._act(key))
             task.add_done_callback(lambda _: self._running.pop(key))
 
+    async def settled(self) -> None:
+        """Returns when nothing runs any more."""
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
+
     async def close(self) -> None:
         """Cancels what still runs."""
-        running = list(self._running.values())
-        for task in running:
+        for task in self._running.values():
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await self.settled()
 
     async def _act(self, key: str) -> None:
         try:

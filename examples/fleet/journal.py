@@ -20,11 +20,14 @@ class Event:
     text: str
     longest_gap: float | None = 0.0
     """In seconds; None for a remark, which nobody can feel."""
+    times: int = 1
+    """How often, one after the other."""
 
     def line(self) -> str:
         """As it is shown."""
         cost = "" if self.longest_gap is None else f": longest gap {self.longest_gap:.2f} s"
-        return f"{self.at:6.1f} s  {self.text}{cost}"
+        often = f", {self.times} times" if self.times > 1 else ""
+        return f"{self.at:6.1f} s  {self.text}{often}{cost}"
 
 
 class Journal:
@@ -38,8 +41,11 @@ class Journal:
         """Of all."""
 
     def event(self, text: str) -> None:
-        """Something that may cost time."""
-        self._add(Event(self._clock(), text))
+        """Something that may cost time. The same again is the same event."""
+        if self.events and self.events[-1].text == text:
+            self.events[-1].times += 1
+        else:
+            self._add(Event(self._clock(), text))
 
     def remark(self, text: str) -> None:
         """Something that people should know."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -82,13 +83,13 @@ class Journey:
             loop.call_later(seconds, self._over.set)
         background = [asyncio.create_task(self._workers.watch()), asyncio.create_task(self._look_ahead())]
         try:
-            with _stopped_by_signals(self._over.set), keys_pressed(self._controls.press):
+            with _stopped_by_signals(self._over.set), keys_pressed(sys.stdin, self._controls.press):
                 await self._show()
         finally:
             for task in background:
                 task.cancel()
         for line in summary(self._vehicles):
-            self._console.print(line, markup=False)
+            self._console.print(line, markup=False, soft_wrap=True)
         return self._vehicles.around.totals.clean
 
     async def _show(self) -> None:
@@ -133,7 +134,7 @@ class Journey:
 
     def _tell(self, event: Event) -> None:
         if not self._console.is_terminal:
-            self._console.print(f"{event.at:6.1f} s  {event.text}", markup=False)
+            self._console.print(f"{event.at:6.1f} s  {event.text}", markup=False, soft_wrap=True)
 
 
 @contextmanager

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import termios
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 MOST_BYTES = 64
 
 
 @contextmanager
-def keys_pressed(press: Callable[[str], None]) -> Iterator[None]:
-    """Calls `press` with each key while the body runs; if stdin is no terminal, never.
+def keys_pressed(stdin: TextIO, press: Callable[[str], None]) -> Iterator[None]:
+    """Calls `press` with each key while the body runs; if `stdin` is no terminal, never.
 
     Ctrl-C stays what it is, and the terminal is afterwards as it was.
     """
-    if not sys.stdin.isatty():
+    if not stdin.isatty():
         yield
         return
-    terminal, loop = sys.stdin.fileno(), asyncio.get_running_loop()
+    terminal, loop = stdin.fileno(), asyncio.get_running_loop()
     before = termios.tcgetattr(terminal)
 
     def read() -> None:

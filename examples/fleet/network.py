@@ -31,11 +31,13 @@ class Network:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Cuts everything and listens no more."""
+        ends = list(self._ends)
         self.cut()
         self._server.close()
+        await asyncio.gather(*(end.wait_closed() for end in ends), return_exceptions=True)
 
     def cut(self) -> None:
-        """Resets all connections, and new ones until `mend`."""
+        """Ends all connections at once, and new ones until `mend`."""
         self._cut = True
         for end in self._ends:
             end.transport.abort()

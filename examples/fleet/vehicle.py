@@ -25,6 +25,8 @@ ITEM_SECONDS = 60.0
 """A position is worth an answer for so long."""
 RECONNECT = ReconnectPolicy(max_backoff_seconds=0.25)
 """More eager than the default, which thinks of thousands of clients: somebody watches."""
+GOLDEN_RATIO = 0.618
+"""Its multiples spread vehicles evenly within a step, however many there are."""
 PAUSE_SECONDS = 1.0
 """Before a new session, when one was lost."""
 
@@ -90,8 +92,7 @@ class Vehicle:
     def _begin(self) -> None:
         around = self._around
         self.trip = around.tracks.next_trip(self._number)
-        spread = 0.0 if self._answered_at else self._number / 24 % 1
-        self._began_at = around.clock() + spread * around.step_seconds
+        self._began_at = around.clock() + self._number * GOLDEN_RATIO % 1 * around.step_seconds
         self._next_step = 0
         self._arrival_step: float | None = None
         self.version = 0
@@ -108,7 +109,7 @@ class Vehicle:
                 tasks.create_task(self._send(stream, audit))
                 tasks.create_task(self._read(stream, audit))
         except* InferwayError as errors:
-            around.journal.event(f"{self.name} lost its session: {_first(errors).message}")
+            around.journal.event(f"a session is lost: {_first(errors).message}")
             await asyncio.sleep(PAUSE_SECONDS)
         finally:
             audit.end()
@@ -143,7 +144,7 @@ class Vehicle:
                 self._answered(audit, result.id, result.prediction)
             else:
                 audit.failed(result.id)
-                self._around.journal.event(f"{self.name} was answered with an error: {result.error}")
+                self._around.journal.event(f"an error came instead of an answer: {result.error}")
 
     def _answered(self, audit: SessionAudit, number: int, prediction: Prediction) -> None:
         around, now = self._around, self._around.clock()

@@ -13,13 +13,13 @@ FINISH_SECONDS = 15.0
 
 
 class Vehicles:
-    """Letters name them. `close` ends what `finish` has not."""
+    """Letters name them. `finish` ends their drives in order, `close` at once."""
 
     def __init__(self, surroundings: Surroundings) -> None:
         """Nobody drives yet."""
         self.around = surroundings
         self.driving: list[Vehicle] = []
-        self._tasks: dict[Vehicle, asyncio.Task[None]] = {}
+        self._drives: list[asyncio.Task[None]] = []
 
     def fit(self, change: int) -> None:
         """Adds so many vehicles, or sends the last ones home; one always drives, and MAX_VEHICLES at most."""
@@ -27,26 +27,23 @@ class Vehicles:
             number = len(self.driving)
             vehicle = Vehicle(number, string.ascii_letters[number], self.around)
             self.driving.append(vehicle)
-            self._tasks[vehicle] = asyncio.create_task(self._drive(vehicle))
+            self._drives.append(asyncio.create_task(vehicle.run()))
         for _ in range(min(-change, len(self.driving) - 1)):
             self.driving.pop().leave()
 
     async def finish(self) -> None:
-        """Sends all home and waits for their last answers, within FINISH_SECONDS."""
-        for vehicle in self._tasks:
+        """Sends all home; what is not answered within FINISH_SECONDS is lost. Raises what a drive failed of."""
+        for vehicle in self.driving:
             vehicle.leave()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks.values()), timeout=FINISH_SECONDS)
+        if self._drives:
+            await asyncio.wait(self._drives, timeout=FINISH_SECONDS)
+        await self.close()
+        for drive in self._drives:
+            if not drive.cancelled():
+                drive.result()
 
     async def close(self) -> None:
-        """Ends all at once."""
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _drive(self, vehicle: Vehicle) -> None:
-        try:
-            await vehicle.run()
-        finally:
-            del self._tasks[vehicle]
+        """Ends all drives."""
+        for drive in self._drives:
+            drive.cancel()
+        await asyncio.gather(*self._drives, return_exceptions=True)
