@@ -16,7 +16,7 @@ IMAGE := build/contract.binpb
 RELEASED := protos/inferway-released.binpb
 ARGS ?=
 
-.PHONY: help setup setup-dev up test check types fmt gen lock bench bench-engine bench-streams release-image test-compose abuse chaos fuzz soak soak-loads overload clean
+.PHONY: help setup setup-dev up fleet test check types fmt gen lock bench bench-engine bench-streams release-image test-compose abuse chaos fuzz soak soak-loads overload clean
 
 help: ## Show this text
 	@echo "inferway: serves TensorFlow models over gRPC"
@@ -39,6 +39,9 @@ setup-dev: $(VENV)/.dev ## Install what tests and checks need, too
 
 up: setup ## Start registry, worker and gateway with a demo model; ARGS go to `inferway up`
 	@exec $(BIN)/inferway up $(ARGS)
+
+fleet: setup ## Vehicles on streams, in the terminal, and keys to break what answers them; ARGS='--redis URL' for all of them
+	@exec $(BIN)/python -m examples.fleet $(ARGS)
 
 test: setup-dev ## Run every check and every test; ARGS go to pytest
 	@$(MAKE) --no-print-directory check

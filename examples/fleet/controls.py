@@ -111,14 +111,14 @@ class Controls:
                 network.mend()
 
     async def _roll_out(self) -> None:
-        self._journal.event("rollout: the next version is published, workers load it")
+        self._journal.event("rollout: the workers load the next version")
         said = await self._model.publish(self._stack.registry)
-        then = "open sessions migrate to it" if self.migrates else "open sessions finish where they are"
-        self._journal.event(f"{said}; {then}")
+        then = "migrate to it" if self.migrates else "finish on theirs"
+        self._journal.event(f"{said.removeprefix(f'{ENDPOINT} ')}, open sessions {then}")
 
     async def _toggle_policy(self) -> None:
         await self.set_policy(migrates=not self.migrates)
-        then = "move on with their state" if self.migrates else "finish on the version they have"
+        then = "move on with their state" if self.migrates else "finish on their version"
         self._journal.remark(f"from the next rollout on, open sessions {then}")
 
     async def set_policy(self, *, migrates: bool) -> None:

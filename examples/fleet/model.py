@@ -12,7 +12,6 @@ from examples.eta import numpy_model
 from examples.fleet.vehicle import ENDPOINT
 
 ROOT = Path(__file__).parents[2]
-LAST_WORDS = 400
 
 
 class CommandFailed(Exception):
@@ -70,8 +69,14 @@ async def run_module(module: str, *arguments: str) -> str:
             process.kill()
             await process.wait()
     if process.returncode:
-        raise CommandFailed(f"{module}: {complained.decode(errors='replace').strip()[-LAST_WORDS:]}")
+        raise CommandFailed(f"{module}: {last_line(complained)}")
     return printed.decode(errors="replace").strip()
+
+
+def last_line(output: bytes) -> str:
+    """Of what a command said: with an error, the one that says why."""
+    lines = output.decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing").removeprefix("error: ")
 
 
 def tethered(module: str, *arguments: str) -> list[str]:

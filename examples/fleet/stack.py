@@ -20,7 +20,7 @@ from typing import Protocol, Self
 
 import psutil
 
-from examples.fleet.model import LAST_WORDS, ROOT, CommandFailed, tethered
+from examples.fleet.model import ROOT, CommandFailed, last_line, tethered
 from inferway_cli.console import CommandError
 from inferway_cli.data_directory import DataDirectory
 from inferway_cli.stack.child import Child
@@ -33,9 +33,7 @@ SECOND_GATEWAY = 3
 """Above the port of the first one's gRPC, where nothing else of a stack listens."""
 STOP_SECONDS = 12.0
 SESSION_STORE = "INFERWAY_GATEWAY_SESSION_STORE"
-MEMORY_STORE = (
-    "the sessions are in the memory of the one gateway and would be gone with it; --redis URL shares them between two"
-)
+MEMORY_STORE = "sessions are in the one gateway's memory: start with --redis URL"
 
 
 class NotPossible(Exception):
@@ -67,11 +65,11 @@ class JoinedStack:
 
     def kill_worker(self) -> str:
         """See Stack."""
-        raise NotPossible("this stack was not started here; kill one of its workers yourself")
+        raise NotPossible("this stack was not started here; kill a worker of it yourself")
 
     def end_gateway(self, number: signal.Signals) -> str:
         """See Stack."""
-        raise NotPossible(f"this stack was not started here; send {number.name} to one of its gateways yourself")
+        raise NotPossible(f"this stack was not started here; send {number.name} yourself")
 
 
 class StartedStack:
@@ -156,7 +154,7 @@ class StartedStack:
             said += line
             if line.startswith(b"serving on "):
                 return
-        raise CommandFailed(f"inferway up: {said.decode(errors='replace').strip()[-LAST_WORDS:]}")
+        raise CommandFailed(f"inferway up: {last_line(said)}")
 
     async def _follow(self) -> None:
         """Reads on, so that it never waits for a reader, and passes on who is back."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -47,6 +48,7 @@ def test_its_processes_end_with_it_however_it_ends(eta: EtaModel, tmp_path: Path
         subprocess.Popen(
             [*FLEET, "--model", str(eta.directory), "--workers", "1", "--press", "k@0.1"],
             cwd=ROOT,
+            env={**os.environ, "TMPDIR": str(tmp_path)},  # what it cannot tidy up any more
             stdout=subprocess.PIPE,
             stderr=file,
         ) as fleet,

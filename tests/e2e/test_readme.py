@@ -25,6 +25,7 @@ BLOCK = re.compile(r"^```(sh|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 ELSEWHERE = {
     "make up": "tests/e2e/test_up.py runs it: make up is make setup and this command",
     "make test": "this is it",
+    "make fleet": "tests/e2e/test_fleet_example.py runs it: make fleet is make setup and this command",
     "docker compose up --build --detach": "tests/compose runs it, by make test-compose",
 }
 

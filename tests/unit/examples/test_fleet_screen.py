@@ -124,7 +124,7 @@ async def test_a_key_that_can_do_nothing_says_why(controls: Controls, journal: J
     await controls.settled()
 
     assert [event.text for event in journal.events] == [
-        "k: this stack was not started here; kill one of its workers yourself"
+        "k: this stack was not started here; kill a worker of it yourself"
     ]
 
 
