@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from functools import partial
 
 from inferway.errors import TooManyConcurrent
 from inferway.prediction.v1 import prediction_service_pb2 as pb
+from inferway_chassis.memory_figures import give_back_memory
 from inferway_chassis.observing import Head
 from inferway_chassis.pipeline import Started
 from inferway_chassis.transport import seconds_left
@@ -27,6 +29,8 @@ from inferway_gateway.predictor import Predictor
 from inferway_gateway.sessions.sessions import Sessions
 
 TICK_SECONDS = 1.0
+MANY_STREAMS = 100
+"""When half of so many or more have ended, the memory that they took is given back."""
 
 
 class PredictionServicer:
@@ -75,10 +79,20 @@ class PredictionServicer:
         for stream in self._streams:
             stream.drain()
 
+    def _given_back(self, most: int) -> int:
+        """Frees what many streams have left, which the collector would find late, if at all; `most` were open."""
+        if most < MANY_STREAMS or len(self._streams) > most // 2:
+            return most
+        gc.collect()
+        give_back_memory()
+        return len(self._streams)
+
     async def watch(self) -> None:
         """Does for open streams what is due by time alone, for as long as the process lives."""
+        most = 0
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            most = self._given_back(max(most, len(self._streams)))
             now = self._predictor.clock()
             for stream in list(self._streams):
                 stream.tick(now)

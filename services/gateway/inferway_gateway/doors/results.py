@@ -77,6 +77,8 @@ class Results(Generic[K]):
 
     def settle(self, entry: Entry[K], outcome: Prediction | InferwayError | BaseException) -> None:
         """The result is known. What is no InferwayError fails the stream."""
+        if isinstance(outcome, InferwayError):
+            outcome.__traceback__ = None  # its frames would keep the stream and all that it holds
         entry.outcome = outcome
         if not self._ordered:
             self._line.append(entry)
