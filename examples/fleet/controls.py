@@ -11,6 +11,7 @@ from examples.fleet.model import ArrivalModel, CommandFailed
 from examples.fleet.network import Network
 from examples.fleet.stack import NotPossible, Stack
 from examples.fleet.vehicle import ENDPOINT
+from examples.fleet.workers import Workers
 from inferway.registry.v1 import resources_pb2
 from inferway_cli.registry import Registry
 from inferway_client import InferwayError
@@ -27,6 +28,7 @@ class Controls:
         stack: Stack,
         model: ArrivalModel,
         registry: Registry,
+        workers: Workers,
         networks: Sequence[Network],
         journal: Journal,
         *,
@@ -34,7 +36,7 @@ class Controls:
         leave: Callable[[], None],
     ) -> None:
         """Nothing was pressed."""
-        self._stack, self._model, self._registry = stack, model, registry
+        self._stack, self._model, self._registry, self._workers = stack, model, registry, workers
         self._networks, self._journal = networks, journal
         self._running: dict[str, asyncio.Task[None]] = {}
         self.migrates = False
@@ -94,7 +96,10 @@ class Controls:
             self._journal.remark(f"{key}: {error.message}")
 
     async def _kill_worker(self) -> None:
-        self._journal.event(f"kill -9 {self._stack.kill_worker()}")
+        name = self._stack.kill_worker()
+        await self._workers.ask()
+        left = any(view.serves for view in self._workers.views if view.name != name)
+        self._journal.event(f"kill -9 {name}{'' if left else ', and nobody is left who serves'}")
 
     async def _end_gateway(self, number: signal.Signals) -> None:
         words = "kill -9" if number is signal.SIGKILL else "drain"

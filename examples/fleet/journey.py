@@ -67,7 +67,14 @@ class Journey:
         self._vehicles = Vehicles(self._surroundings(client))
         exits.push_async_callback(self._vehicles.close)
         self._controls = Controls(
-            stack, self._model, registry, networks, self._journal, fit=self._vehicles.fit, leave=self._over.set
+            stack,
+            self._model,
+            registry,
+            self._workers,
+            networks,
+            self._journal,
+            fit=self._vehicles.fit,
+            leave=self._over.set,
         )
         exits.push_async_callback(self._controls.close)
         await self._controls.set_policy(migrates=False)
@@ -81,7 +88,7 @@ class Journey:
             loop.call_later(press.at, self._controls.press, press.key)
         if seconds is not None:
             loop.call_later(seconds, self._over.set)
-        background = [asyncio.create_task(self._workers.watch()), asyncio.create_task(self._look_ahead())]
+        background = [asyncio.create_task(self._workers.watch()), asyncio.create_task(self._keep_time())]
         try:
             with _stopped_by_signals(self._over.set), keys_pressed(sys.stdin, self._controls.press):
                 await self._show()
@@ -105,9 +112,10 @@ class Journey:
                 await asyncio.sleep(FRAME_SECONDS)
             await self._vehicles.finish()
 
-    async def _look_ahead(self) -> None:
+    async def _keep_time(self) -> None:
         while True:
             self._tracks.look_ahead(self._clock() / self._step_seconds)
+            self._vehicles.tell_gaps()
             await asyncio.sleep(self._step_seconds)
 
     async def _until_loaded(self, workers: int) -> None:

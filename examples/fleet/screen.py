@@ -157,7 +157,7 @@ def _worker(view: WorkerView) -> Text:
     versions = " ".join(f"v{number}" for number in view.ready) if view.alive else "down"
     if view.alive and (view.loading or not view.ready):
         versions += "…"
-    light = "red" if not view.alive else "green" if view.ready else "yellow"
+    light = "green" if view.serves else "yellow" if view.alive else "red"
     return Text.assemble(("● ", light), view.name.removeprefix("worker-"), (f" {versions}  ", DIM))
 
 

@@ -160,8 +160,7 @@ class StartedStack:
         """Reads on, so that it never waits for a reader, and passes on who is back."""
         assert self._up.stdout is not None
         async for line in self._up.stdout:
-            if line.rstrip().endswith(b"serves again"):
-                self._tell(line.decode().strip())
+            self._tell_back(line.decode(errors="replace").strip())
 
     async def _stop(self) -> None:
         with suppress(ProcessLookupError):
@@ -195,8 +194,9 @@ class StartedStack:
         self.gateways.append(target)
 
     def _tell_back(self, line: str) -> None:
-        if line.endswith("serves again"):
-            self._tell(line)
+        name, _, happened = line.partition(" ")
+        if happened == "serves again":
+            self._tell(f"{name} is back")
 
 
 def _worker_name(worker: psutil.Process) -> str:

@@ -31,6 +31,10 @@ class Vehicles:
         for _ in range(min(-change, len(self.driving) - 1)):
             self.driving.pop().leave()
 
+    def tell_gaps(self) -> None:
+        """For the journal: who waits has a gap before its end is known."""
+        self.around.journal.gap(max((vehicle.gap_seconds for vehicle in self.driving), default=0.0))
+
     async def finish(self) -> None:
         """Sends all home; what is not answered within FINISH_SECONDS is lost. Raises what a drive failed of."""
         for vehicle in self.driving:

@@ -29,6 +29,11 @@ class WorkerView:
     loading: bool
     """It is about to serve another one."""
 
+    @property
+    def serves(self) -> bool:
+        """It answers."""
+        return self.alive and bool(self.ready)
+
 
 class Workers:
     """See the module."""
@@ -51,7 +56,7 @@ class Workers:
 
     async def until_ready(self, workers: int) -> None:
         """Returns when so many workers serve a version of the endpoint's model; give it a timeout."""
-        while sum(bool(view.ready) for view in self.views) < workers:
+        while sum(view.serves for view in self.views) < workers:
             await asyncio.sleep(ASK_SECONDS / 4)
             await self.ask()
 

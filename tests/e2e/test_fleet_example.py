@@ -36,7 +36,7 @@ def test_nothing_is_lost_doubled_swapped_or_wrong_whatever_is_pressed(eta: EtaMo
     answered, sent = re.findall(r"answered ([\d,]+) of ([\d,]+), lost 0, doubled 0, out of order 0", done.stdout)[0]
     assert answered == sent
     assert int(answered.replace(",", "")) > 12 * 25
-    for happened in ("version 2 is ready", "kill -9 worker-", "serves again", "network cut for 3 s: longest gap "):
+    for happened in ("version 2 is ready", "kill -9 worker-", "is back", "network cut for 3 s: longest gap "):
         assert happened in done.stdout, done.stdout
 
 

@@ -45,7 +45,9 @@ def journal() -> Journal:
 @pytest.fixture
 def controls(journal: Journal, tmp_path: Path) -> Controls:
     stack, model = JoinedStack([NOBODY], NOBODY), ArrivalModel(tmp_path)
-    return Controls(stack, model, Registry(NOBODY), [], journal, fit=lambda change: None, leave=lambda: None)
+    registry = Registry(NOBODY)
+    workers = Workers(registry)
+    return Controls(stack, model, registry, workers, [], journal, fit=lambda change: None, leave=lambda: None)
 
 
 @pytest.fixture
