@@ -19,7 +19,7 @@ from inferway_client import Client
 from inferway_client.results import StreamResult
 from inferway_client.stream import PredictionStream
 from inferway_gateway.sessions.redis_store import RedisSessionStore
-from inferway_gateway.sessions.sessions import key_of
+from inferway_gateway.sessions.sessions import session_key
 from tests.testbed.load import reason
 
 Floats = NDArray[np.float32]
@@ -48,7 +48,8 @@ class Turn(NamedTuple):
 class Ended:
     """A session whose client has left without ending it."""
 
-    token: str
+    key: str
+    """Of its record in the store."""
     items: int
     state: Floats
     """[rows, units], as NumPy has it."""
@@ -166,7 +167,8 @@ class _Session:
                     if not await self._wait(self._start + number * self._turn_seconds, leaving):
                         break
                     await self._turn(stream, self._start + number * self._turn_seconds, figures)
-                figures.ended.append(Ended(stream.resume_token, self._taken, self._state))
+                key = session_key(stream.resume_token, "", self._endpoint, "")
+                figures.ended.append(Ended(key, self._taken, self._state))
         except InferwayError as error:
             figures.failures[f"stream {reason(error)}"] += 1
         except Wrong as wrong:
@@ -213,7 +215,7 @@ async def wrong_states(url: str, ended: Sequence[Ended]) -> list[str]:
 
 
 async def _wrong_state(store: RedisSessionStore, ended: Ended) -> str:
-    record = await store.claim(key_of(ended.token))
+    record = await store.claim(ended.key)
     if record.applied != ended.items or not record.state:
         return f"{record.applied} items applied of {ended.items}"
     [tensor] = record.state

@@ -74,10 +74,13 @@ class Gateway:
         )
         store = open_store(settings.session_store.get_secret_value(), settings.max_sessions, process.clock)
         alone = settings.processes == 1 and not settings.share_port
-        self.sessions = Sessions(store, settings.session_grace_seconds, resumable=store.shared or alone)
-        sequence_limits = SequenceLimits(
-            settings.max_sequences, settings.sequence_idle_seconds, settings.max_held_bytes
+        self.sessions = Sessions(
+            store,
+            settings.session_grace_seconds,
+            resumable=store.shared or alone,
+            max_waiting_bytes=settings.max_held_bytes,
         )
+        sequence_limits = SequenceLimits(settings.max_sequences, settings.sequence_idle_seconds)
         self.sequences = Sequences(self.predictor, self.sessions, sequence_limits)
         self.feed = RoutingFeed(
             settings.registry_target, watcher, settings.data_dir / "routing.pb", self.apply, process.clock

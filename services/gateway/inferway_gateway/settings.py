@@ -50,7 +50,8 @@ class GatewaySettings(ServiceSettings):
     """Memory of this process, at 85 % of which it refuses what can be shed and at 95 % everything; 0 means what the
     container has, if it has a limit."""
     max_held_bytes: Count = 128 * MIB
-    """Bytes of large inputs that are held at once, waiting or on their way; they take several times that in memory."""
+    """Bytes of large inputs that are held at once, waiting or on their way; they take several times that in memory. As
+    many may belong to items of sessions and sequences that wait for their turn."""
     links_per_worker: Count = 1
     """Connections to each worker; one carries some 4,000 messages a second."""
     max_streams: Count = 16_384

@@ -65,6 +65,10 @@ class StatePlan:
         """Equal for signatures that can go on with each other's state."""
         return frozenset((spec.input, spec.datatype, spec.shape) for spec in self.specs)
 
+    def initial_bytes(self, rows: int) -> int:
+        """How many `initial` would take."""
+        return sum(len(spec.initial) for spec in self.specs) * (rows if self._batched else 1)
+
     def initial(self, rows: int) -> tuple[Tensor, ...]:
         """The state before the first item, whose rows it has."""
         return tuple(

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
-from inferway.errors import SessionVersionGone
+from inferway.errors import SessionVersionGone, UnknownSignature
 from inferway.names import parse_version
 from inferway_gateway.routing import Decision, RoutingTable, Selector, StreamPolicy, Version
 from inferway_gateway.state import StatePlan
@@ -129,12 +129,19 @@ class StreamRoute:
 
     def _stays(self, wanted: Decision, current: Version | None, table: RoutingTable, now: float) -> bool:
         """Whether it stays with `current` and not with `wanted`. Raises SessionVersionGone if it can do neither."""
-        movable = self.plan is None or _kind(self._plan_of(wanted.version)) == self.plan.kind
+        movable = self.plan is None or self._fits(wanted.version, self.plan)
         if current is None or current.unloaded or self.is_over(now):
             if not movable:
                 raise _gone(self._decision.version.name)
             return False
         return not (movable and self._policy(table) is StreamPolicy.MIGRATE)
+
+    def _fits(self, version: Version, plan: StatePlan) -> bool:
+        try:
+            other = self._plan_of(version)
+        except UnknownSignature:
+            return False
+        return other is not None and other.kind == plan.kind
 
     def _policy(self, table: RoutingTable) -> StreamPolicy:
         said = table.endpoint(self._selector.endpoint).stream_policy
@@ -155,10 +162,6 @@ class StreamRoute:
         if not version.stateful:
             return None
         return version.stateful.get(version.signature(self._selector.signature, "signature").name)
-
-
-def _kind(plan: StatePlan | None) -> object:
-    return None if plan is None else plan.kind
 
 
 def _begun(name: str, table: RoutingTable) -> Version:

@@ -138,8 +138,8 @@ class Gateway:
 
     def __init__(self, store: Store, version: Version = VERSION, max_bytes: int = 1000) -> None:
         self.model = Model(version)
-        limits = SequenceLimits(100, IDLE_SECONDS, max_bytes)
-        self.sequences = Sequences(cast(Predictor, self.model), Sessions(store, 60, resumable=True), limits)
+        sessions = Sessions(store, 60, resumable=True, max_waiting_bytes=max_bytes)
+        self.sequences = Sequences(cast(Predictor, self.model), sessions, SequenceLimits(100, IDLE_SECONDS))
 
     def submit(self, value: float, sequence_id: int = 5, *, start: bool = False, end: bool = False) -> Turn:
         """Puts an item in line."""

@@ -15,6 +15,7 @@ from inferway_gateway.stream_route import FINISH_SECONDS, Pins, StreamRoute
 from tests.unit.gateway.builders import version
 
 ECHO = Selector("echo")
+NO_TENSORS = Signature("a", (), ())
 FINISH, MIGRATE = StreamPolicy.FINISH, StreamPolicy.MIGRATE
 
 
@@ -109,6 +110,19 @@ def test_a_session_migrates_to_state_of_its_own_kind_only(width: int, number: in
     bench.change(table(stateful(1, wanted=False), stateful(2, width), policy=MIGRATE))
 
     assert bench.number(route) == number
+
+
+def test_a_session_finishes_though_the_new_version_has_no_such_signature() -> None:
+    """A version that its callers could not even ask is one more reason to stay where the state is."""
+    bench = Bench(table(stateful(1)))
+    route = bench.route()
+    other = replace(version(2), signatures={"a": NO_TENSORS, "b": NO_TENSORS})
+    bench.change(table(stateful(1, wanted=False), other))
+
+    assert bench.number(route) == 1
+    bench.change(table(other))
+    with pytest.raises(SessionVersionGone):
+        bench.number(route)
 
 
 def test_a_stream_that_stayed_too_long_is_over_and_moves_on() -> None:

@@ -19,6 +19,10 @@ from inferway_gateway.doors.stream_items import StreamItems
 from inferway_gateway.doors.stream_opening import StreamLimits, StreamOpener
 from inferway_gateway.envelope import Caller
 
+TOGETHER_BYTES = 1 << 20
+"""Of results that share a message; a single larger one goes alone. Clients take 4 MiB unless they are told otherwise,
+and one that cannot take what was kept for it could never go on with its session."""
+
 
 class PredictionStream:
     """See the module."""
@@ -27,7 +31,9 @@ class PredictionStream:
         """`run` it once."""
         self._opener, self._limits, self._clock = opener, limits, clock
         self._items: StreamItems | None = None
-        self._opened_at = self._read_at = self._written_at = clock()
+        self._opened_at = self._written_at = clock()
+        self._busy_at = self._opened_at
+        """When there was an item, an acknowledgement or a result; heartbeats keep no stream busy."""
         self._notices: list[pb.StreamPredictResponse] = []
         self._drained_at: float | None = None
 
@@ -44,9 +50,10 @@ class PredictionStream:
                 for count, message in _messages(results, size):
                     items.sending(count)
                     yield message
+                    self._written_at = self._busy_at = self._clock()
                 while self._notices:
                     yield self._notices.pop()
-                self._written_at = self._clock()
+                    self._written_at = self._clock()
         finally:
             self._items = None
             reader.cancel()
@@ -72,9 +79,8 @@ class PredictionStream:
         except InferwayError as error:
             items.end(error)
             return
-        quiet_since = max(self._read_at, self._written_at)
         aged = _is_past(self._opened_at, limits.max_age_seconds, now)
-        if over or aged or _is_past(quiet_since, limits.idle_seconds, now):
+        if over or aged or _is_past(self._busy_at, limits.idle_seconds, now):
             self.drain()
         if self._drained_at is not None and now > self._drained_at + limits.drain_seconds:
             items.end(Draining("the stream was asked to end; open a new one"))
@@ -86,7 +92,7 @@ class PredictionStream:
         failure: BaseException | None = None
         try:
             async for request in requests:
-                self._read_at = self._clock()
+                self._busy_at = self._clock()
                 if request.HasField("acknowledge"):
                     items.acknowledge(request.acknowledge)
                     continue
@@ -112,8 +118,15 @@ def _messages(results: list[pb.StreamResult], size: int) -> Iterator[tuple[int, 
         for result in results:
             yield 1, pb.StreamPredictResponse(result=result)
         return
-    for start in range(0, len(results), size):
-        part = results[start : start + size]
+    part, part_bytes = list[pb.StreamResult](), 0
+    for result in results:
+        byte_count = result.ByteSize()
+        if part and (len(part) == size or part_bytes + byte_count > TOGETHER_BYTES):
+            yield len(part), pb.StreamPredictResponse(results=pb.StreamResults(results=part))
+            part, part_bytes = [], 0
+        part.append(result)
+        part_bytes += byte_count
+    if part:
         yield len(part), pb.StreamPredictResponse(results=pb.StreamResults(results=part))
 
 

@@ -33,6 +33,12 @@ class Carried(NamedTuple):
     """Empty if it ends with the stream."""
 
 
+class _Expected(NamedTuple):
+    entry: Entry[Key]
+    byte_count: int
+    """Of its inputs, which wait for their turn."""
+
+
 class SessionItems:
     """See the module."""
 
@@ -47,7 +53,9 @@ class SessionItems:
         self._committed = self._session.record
         self._driver = SessionDriver(self._session, route, predictor, self._settled)
         self._results: Results[Key] = Results(ordered=True)
-        self._expected = deque[Entry[Key]]()
+        self._results.unanswered = len(self._committed.kept)
+        self._most_unacknowledged = max(2 * options.max_in_flight, len(self._committed.kept))
+        self._expected = deque[_Expected]()
         self._window = Window(acknowledges=self._resumable)
         self._outputs = list(options.opening.output_names)
         self._over = False
@@ -62,9 +70,9 @@ class SessionItems:
         except InferwayError as error:
             self._results.fail(Key(item.id, accepted=False), error)
             return
-        ask = self._checked(item)
+        ask, byte_count = self._checked(item)
         due = 0.0 if isinstance(ask, InferwayError) else self._predictor.clock() + ask.timeout_seconds
-        self._expected.append(self._results.expect(Key(item.id, accepted=True)))
+        self._expected.append(_Expected(self._results.expect(Key(item.id, accepted=True)), byte_count))
         self._driver.offer(Item(item.id, ask, due))
 
     def acknowledge(self, said: pb.StreamAcknowledge) -> None:
@@ -73,7 +81,9 @@ class SessionItems:
         self._over = said.ends_session
 
     async def room(self) -> None:
-        """See StreamItems."""
+        """See StreamItems. Refusals are kept like answers, so a client that goes on ignoring its limit is cut off."""
+        if self._resumable and self._in_flight > self._most_unacknowledged:
+            raise too_many(self._options.max_in_flight)
         await self._results.room(2 * self._options.max_in_flight)
 
     def end(self, failure: BaseException | None = None) -> None:
@@ -92,9 +102,7 @@ class SessionItems:
 
     async def take(self) -> AsyncIterator[list[pb.StreamResult]]:
         """See StreamItems. First what an earlier stream had left."""
-        kept = self._session.kept()
-        self._results.unanswered += len(kept)
-        yield [pb.StreamResult.FromString(result) for _, result in kept]
+        yield [pb.StreamResult.FromString(result) for _, result in self._session.kept()]
         async for known in self._results.take():
             results = [encoded(result, timing=self._options.opening.timing_requested) for result in known]
             if results and self._resumable:
@@ -110,6 +118,8 @@ class SessionItems:
         """See StreamItems. The session stays, as it was committed last, unless its client said that it is over."""
         self._driver.close()
         self._results.close()
+        for expected in self._expected:
+            self._sessions.waiting.give_back(expected.byte_count)
         if not self._resumable:
             return
         record = self._committed
@@ -131,13 +141,21 @@ class SessionItems:
 
     def _settled(self, item_id: int, outcome: Prediction | InferwayError) -> None:
         del item_id  # results come in the order of the items
-        self._results.settle(self._expected.popleft(), outcome)
+        entry, byte_count = self._expected.popleft()
+        self._sessions.waiting.give_back(byte_count)
+        self._results.settle(entry, outcome)
 
-    def _checked(self, item: pb.StreamItem) -> Ask | InferwayError:
+    @property
+    def _in_flight(self) -> int:
+        return self._results.unanswered + self._window.unacknowledged
+
+    def _checked(self, item: pb.StreamItem) -> tuple[Ask | InferwayError, int]:
+        """The item, and how many bytes of it wait."""
         limit = self._options.max_in_flight
         try:
-            if self._results.unanswered + self._window.unacknowledged >= limit:
-                return too_many(limit)
-            return ask_of(item, self._options, self._outputs)
+            if self._in_flight >= limit:
+                return too_many(limit), 0
+            ask = ask_of(item, self._options, self._outputs)
+            return ask, self._sessions.waiting.take(ask.inputs)
         except InferwayError as error:
-            return error
+            return error, 0

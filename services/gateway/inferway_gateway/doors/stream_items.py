@@ -135,7 +135,7 @@ class PlainItems:
         """See StreamItems."""
         over = self._route.is_over(now)
         self._route.decide(self._predictor.table, now)
-        return over
+        return over or self._route.plan is not None  # that of another stream: this one has no session
 
     async def take(self) -> AsyncIterator[list[pb.StreamResult]]:
         """See StreamItems."""

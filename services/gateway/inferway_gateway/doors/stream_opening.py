@@ -15,8 +15,8 @@ from inferway_gateway.doors.session_items import Carried, SessionItems
 from inferway_gateway.doors.stream_items import PlainItems, StreamItems, StreamOptions
 from inferway_gateway.envelope import Caller
 from inferway_gateway.predictor import Opening, Predictor
-from inferway_gateway.sessions.sessions import Sessions, key_of, new_token
-from inferway_gateway.sessions.store import SessionRecord, session_not_found
+from inferway_gateway.sessions.sessions import Sessions, new_token, session_key
+from inferway_gateway.sessions.store import SessionRecord
 from inferway_gateway.stream_route import StreamRoute
 
 OPEN_SECONDS = 10.0
@@ -95,12 +95,13 @@ class StreamOpener:
         return StreamOptions(opening, selector_of(opening.target), caller, self._time_limits, max_in_flight)
 
     async def _begin(self, options: StreamOptions, opened: pb.StreamOpened) -> StreamItems:
-        route = self._route(options)
+        token = new_token() if options.opening.acknowledges_results and self._sessions.resumable else ""
+        key = _key(token, options)
+        route = self._route(options, key)
         if route.plan is None:
             return PlainItems(options, route, self._predictor)
-        token = new_token() if options.opening.acknowledges_results and self._sessions.resumable else ""
         record = SessionRecord(
-            key=key_of(token),
+            key=key,
             endpoint=options.selector.endpoint,
             version=route.version.name,
             signature=options.selector.signature,
@@ -116,10 +117,9 @@ class StreamOpener:
 
     async def _resume(self, options: StreamOptions, opened: pb.StreamOpened) -> StreamItems:
         token = options.opening.resume.token
-        record = await self._sessions.claim(key_of(token))
+        record = await self._sessions.claim(_key(token, options))
         try:
-            _check_belonging(record, options)
-            route = self._route(options, record.version)
+            route = self._route(options, record.key, record.version)
         except BaseException:
             await self._sessions.release(record)
             raise
@@ -135,15 +135,14 @@ class StreamOpener:
             session.grace.FromNanoseconds(int(self._sessions.grace_seconds * 1e9))
         return SessionItems(options, carried, route, self._predictor, self._sessions)
 
-    def _route(self, options: StreamOptions, begun_with: str = "") -> StreamRoute:
+    def _route(self, options: StreamOptions, key: str, begun_with: str = "") -> StreamRoute:
         opening = options.opening
+        unit = opening.affinity_key or key  # a session has the same arm whenever it is resumed
         return self._predictor.open_route(
-            Opening(options.selector, opening.affinity_key, opening.output_names, FIELD_NAMES, begun_with)
+            Opening(options.selector, unit, opening.output_names, FIELD_NAMES, begun_with)
         )
 
 
-def _check_belonging(record: SessionRecord, options: StreamOptions) -> None:
-    """A token opens a session to its own caller and target only. To others there is none."""
-    selector, caller = options.selector, options.caller
-    if (record.endpoint, record.signature, record.tenant) != (selector.endpoint, selector.signature, caller.tenant):
-        raise session_not_found()
+def _key(token: str, options: StreamOptions) -> str:
+    selector = options.selector
+    return session_key(token, options.caller.tenant, selector.endpoint, selector.signature) if token else ""

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from contextvars import Context
 from dataclasses import dataclass
 
-from inferway.errors import MemoryPressure, TooManyConcurrent
+from inferway.errors import InferwayError, TooManyConcurrent
 from inferway_gateway.envelope import Ask
 from inferway_gateway.predictor import Opening, Predictor
 from inferway_gateway.sessions.sequence import Correlation, Sequence, Turn
@@ -19,12 +18,10 @@ SWEEP_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class SequenceLimits:
-    """How many sequences there may be, how long without a request, and how much may wait."""
+    """How many sequences there may be, and how long without a request."""
 
     max_sequences: int = 4096
     idle_seconds: float = 60.0
-    max_bytes: int = 128 << 20
-    """Of the inputs of all items that are unanswered; a single one is taken in any case."""
 
 
 class Sequences:
@@ -36,8 +33,6 @@ class Sequences:
         self._sequences: dict[str, Sequence] = {}
         self._running: dict[str, asyncio.Task[None]] = {}
         """Of those that have items."""
-        self._bytes = 0
-        """Of the inputs of unanswered items."""
 
     def submit(self, ask: Ask, correlation: Correlation) -> Turn | None:
         """Puts an item in line: its `result` follows, or `abandon` it.
@@ -46,16 +41,19 @@ class Sequences:
         TooManyConcurrent, MemoryPressure, and what `Predictor.open_route` raises. The result raises InvalidParameter if
         the sequence was not started, SessionVersionGone, SessionStoreUnavailable, and what `Predictor.submit` raises.
         """
-        key = key_of(json.dumps((ask.caller.tenant, *ask.selector, correlation.id)))
+        key = key_of("sequence", ask.caller.tenant, *ask.selector, correlation.id)
         sequence = self._sequences.get(key)
         if (sequence is None or correlation.start) and not self._keeps_state(ask, key):
             return None
-        byte_count = self._room_for(ask)
-        if sequence is None:
-            sequence = self._new(key)
-        turn = self._turn(ask, correlation)
-        sequence.offer(turn)
-        self._hold(turn, byte_count)
+        byte_count = self._sessions.waiting.take(ask.inputs)
+        try:
+            turn = self._turn(ask, correlation)
+            sequence = sequence or self._new(key)
+            sequence.offer(turn)
+        except InferwayError:
+            self._sessions.waiting.give_back(byte_count)
+            raise
+        turn.result.add_done_callback(lambda _: self._sessions.waiting.give_back(byte_count))
         if key not in self._running:
             # An empty context: the task serves many callers, and is part of nobody's trace.
             self._running[key] = asyncio.create_task(self._run(key, sequence), name="sequence", context=Context())
@@ -88,25 +86,9 @@ class Sequences:
         route.close()
         return route.plan is not None
 
-    def _room_for(self, ask: Ask) -> int:
-        """Bytes of the inputs; raises MemoryPressure if they are too many."""
-        byte_count = sum([len(tensor.raw) for tensor in ask.inputs])
-        limit = self.limits.max_bytes
-        if self._bytes and self._bytes + byte_count > limit:
-            raise MemoryPressure(f"{self._bytes} bytes of sequences are waiting already, of {limit} at most")
-        return byte_count
-
     def _turn(self, ask: Ask, correlation: Correlation) -> Turn:
         result = asyncio.get_running_loop().create_future()
         return Turn(ask, correlation, self._predictor.clock() + ask.timeout_seconds, result)
-
-    def _hold(self, turn: Turn, byte_count: int) -> None:
-        self._bytes += byte_count
-
-        def release(_: object) -> None:
-            self._bytes -= byte_count
-
-        turn.result.add_done_callback(release)
 
     def _new(self, key: str) -> Sequence:
         limit = self.limits.max_sequences

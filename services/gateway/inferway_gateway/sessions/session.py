@@ -74,9 +74,14 @@ class Session:
         return self.current
 
     def state(self, plan: StatePlan, rows: int) -> Sequence[Tensor]:
-        """For an item of so many rows. Raises InvalidBatch if those before it had another number of them."""
+        """For an item of so many rows.
+
+        Raises InvalidBatch if those before it had another number of them, SessionStateTooLarge if it is the first one
+        and has too many.
+        """
         record = self._record
         if not record.state:
+            _check_size(plan.initial_bytes(rows))  # first: rows may cost their sender much less than their state
             return plan.initial(rows)
         if rows != record.rows:
             raise InvalidBatch.at("inputs", f"the session's items have {record.rows} rows each; this one has {rows}")
@@ -84,12 +89,7 @@ class Session:
 
     def check(self, state: Sequence[Tensor]) -> None:
         """Raises SessionStateTooLarge for a state that it cannot keep."""
-        size = state_bytes(state)
-        if size > MAX_STATE_BYTES:
-            raise SessionStateTooLarge(
-                f"the model's state takes {size} bytes; a session keeps at most {MAX_STATE_BYTES}",
-                limit=MAX_STATE_BYTES,
-            )
+        _check_size(state_bytes(state))
 
     def applied(self, state: tuple[Tensor, ...], rows: int, version: str) -> None:
         """The item in flight has its answer, by `version`, and left `state`."""
@@ -121,3 +121,11 @@ class Session:
         assert self.current is not None
         self._record = replace(self._record, applied=self.current.id, **changes)
         self.current = None
+
+
+def _check_size(byte_count: int) -> None:
+    if byte_count > MAX_STATE_BYTES:
+        raise SessionStateTooLarge(
+            f"the model's state takes {byte_count} bytes; a session keeps at most {MAX_STATE_BYTES}",
+            limit=MAX_STATE_BYTES,
+        )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import logging
 import secrets
 from collections.abc import Callable
 
 from inferway.errors import InferwayError, SessionTakenOver
 from inferway_gateway.sessions.store import RENEW_SECONDS, SessionRecord, SessionStore, taken_over
+from inferway_gateway.sessions.waiting import Waiting
 
 _LOG = logging.getLogger(__name__)
 _TOKEN_BYTES = 18
@@ -21,10 +23,14 @@ Owner = Callable[[SessionTakenOver], None]
 class Sessions:
     """See the module. One for the process."""
 
-    def __init__(self, store: SessionStore, grace_seconds: float, *, resumable: bool) -> None:
+    def __init__(
+        self, store: SessionStore, grace_seconds: float, *, resumable: bool, max_waiting_bytes: int = 128 << 20
+    ) -> None:
         """`grace_seconds`: how long a session waits for its client. `resumable`: a client that comes back finds it."""
         self._store = store
         self.grace_seconds, self.resumable = grace_seconds, resumable
+        self.waiting = Waiting(max_waiting_bytes)
+        """What all sessions and sequences have not answered."""
         self._owners: dict[str, tuple[int, Owner]] = {}
         """With the epoch of each."""
 
@@ -90,6 +96,11 @@ def new_token() -> str:
     return secrets.token_urlsafe(_TOKEN_BYTES)
 
 
-def key_of(secret: str) -> str:
-    """The name under which stores know what `secret` opens; it does not lead back to it."""
-    return hashlib.sha256(secret.encode()).hexdigest()[:32]
+def session_key(token: str, tenant: str, endpoint: str, signature: str) -> str:
+    """Of the session that `token` opens to this tenant and target only: others do not even disturb it."""
+    return key_of("session", token, tenant, endpoint, signature)
+
+
+def key_of(*parts: str | int) -> str:
+    """The name under which stores know what `parts` open together; it does not lead back to them."""
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
