@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 LATEST = 16
 """Events that are looked at for each gap."""
+AT_ONCE_SECONDS = 2.0
 WATCHED_SECONDS = 10.0
 """Gaps that begin so long after an event are put down to it."""
 
@@ -41,9 +42,10 @@ class Journal:
         """Of all."""
 
     def event(self, text: str) -> None:
-        """Something that may cost time. The same again is the same event."""
-        if self.events and self.events[-1].text == text:
-            self.events[-1].times += 1
+        """Something that may cost time. The same again at once is the same event."""
+        last = self.events[-1] if self.events else None
+        if last and last.text == text and self._clock() < last.at + AT_ONCE_SECONDS:
+            last.times += 1
         else:
             self._add(Event(self._clock(), text))
 

@@ -61,7 +61,8 @@ class Screen:
         rate = count / min(max(now, 1.0), 10.0)
         figures = f"{len(self._vehicles.driving)} vehicles  {rate:.0f} answers/s  p50 {_ms(median)}  p99 {_ms(late)}"
         clock = f"{int(now) // 60}:{int(now) % 60:02}"
-        return Text.assemble((" inferway fleet ", "bold reverse"), f"  {figures}", f"{clock:>{max(1, width - 72)}}")
+        title = Text.assemble((" inferway fleet ", "bold reverse"), f"  {figures}")
+        return title.append(clock.rjust(width - title.cell_len))
 
     def _marks(self) -> Iterator[Mark]:
         for vehicle in self._vehicles.driving:

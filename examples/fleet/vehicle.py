@@ -27,8 +27,8 @@ RECONNECT = ReconnectPolicy(max_backoff_seconds=0.25)
 """More eager than the default, which thinks of thousands of clients: somebody watches."""
 GOLDEN_RATIO = 0.618
 """Its multiples spread vehicles evenly within a step, however many there are."""
-PAUSE_SECONDS = 1.0
-"""Before a new session, when one was lost."""
+PAUSE_SECONDS = 0.25
+"""Before a new session, when one was lost or could not begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ class Vehicle:
         self.version = 0
 
     async def _drive(self) -> None:
-        """One session: the trip, or what is left of it if a session was lost on the way."""
-        around = self._around
+        """One session: the trip, or what is left of it if a session was lost on the way, or could not begin."""
+        around, first_step = self._around, self._next_step
         audit = SessionAudit(around.weights, around.totals)
         try:
             async with (
@@ -109,7 +109,8 @@ class Vehicle:
                 tasks.create_task(self._send(stream, audit))
                 tasks.create_task(self._read(stream, audit))
         except* InferwayError as errors:
-            around.journal.event(f"a session is lost: {_first(errors).message}")
+            if self._next_step > first_step:
+                around.journal.event(f"a session is lost: {_first(errors).message}")
             await asyncio.sleep(PAUSE_SECONDS)
         finally:
             audit.end()

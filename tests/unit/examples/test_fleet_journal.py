@@ -54,10 +54,12 @@ def test_remarks_cost_nothing():
     assert [event.text for event in day.told] == ["crash", "policy"]
 
 
-def test_the_same_again_is_counted():
+def test_the_same_again_at_once_is_counted():
     """Two dozen sessions that are lost at once must not push everything else off the screen."""
     day = Day()
     for _ in range(24):
         day.at(5).event("a session is lost")
+    day.at(9).event("a session is lost")
 
+    assert len(day.journal.events) == 2
     assert day.journal.events[0].line() == "   5.0 s  a session is lost, 24 times: longest gap 0.00 s"

@@ -79,6 +79,7 @@ def test_a_small_terminal_has_it_all(screen: Screen):
 
     assert len(lines) == 24
     assert "24 vehicles" in lines[0]
+    assert lines[0].endswith("  0:03")
     assert "answered 0  lost 0  doubled 0  out of order 0  state wrong 0" in frame
     assert "● 1 down" in frame
     assert "longest gap 0.00 s" in frame
