@@ -12,7 +12,7 @@ from typing import Any
 import typer
 
 from inferway.errors import InferwayError
-from inferway_cli.commands import catalogue, endpoints, fleet, predictions, serving, up
+from inferway_cli.commands import apply, catalogue, endpoints, fleet, predictions, serving, up
 from inferway_cli.console import INTERRUPTED, CommandError, explain, report
 
 FAILED = 1
@@ -45,6 +45,7 @@ _COMMANDS: dict[str, dict[str, Callable[..., None]]] = {
         "unload": catalogue.unload_version,
         "delete": catalogue.delete,
     },
+    "From files": {"apply": apply.apply},
     "Serving": {"why": serving.why, "tune": serving.tune, "policy": serving.policy},
     "Traffic": {"endpoint": endpoints.endpoint, "predict": predictions.predict, "load": predictions.load},
     "Watch": {"status": fleet.show_status, "trace": fleet.show_trace, "version": fleet.show_version},

@@ -95,36 +95,42 @@ class Registry:
         return (await self._call(self._models.SetModelVersionState, request)).model_version
 
     async def set_serving_options(
-        self, version: resources_pb2.ModelVersion, options: resources_pb2.ServingOptions
+        self, version: resources_pb2.ModelVersion, options: resources_pb2.ServingOptions, request_id: str = ""
     ) -> resources_pb2.ModelVersion:
         """Replaces the bounds of a version, unless somebody changed it since it was read."""
         request = registry_service_pb2.SetServingOptionsRequest(
-            name=version.name, serving_options=options, etag=version.etag, request_id=_request_id()
+            name=version.name,
+            serving_options=options,
+            etag=version.etag,
+            request_id=request_id or _request_id(),
         )
         return (await self._call(self._models.SetServingOptions, request)).model_version
 
     async def set_version_policy(
-        self, model: resources_pb2.Model, policy: resources_pb2.VersionPolicy
+        self, model: resources_pb2.Model, policy: resources_pb2.VersionPolicy, request_id: str = ""
     ) -> resources_pb2.Model:
         """Replaces the policy of a model, unless somebody changed the model since it was read."""
         request = registry_service_pb2.SetVersionPolicyRequest(
-            name=model.name, version_policy=policy, etag=model.etag, request_id=_request_id()
+            name=model.name, version_policy=policy, etag=model.etag, request_id=request_id or _request_id()
         )
         return (await self._call(self._models.SetVersionPolicy, request)).model
 
-    async def set_alias(self, model: str, alias: str, version: int) -> resources_pb2.Model:
-        """Puts an alias on a version."""
+    async def set_alias(
+        self, model: str, alias: str, version: int, etag: str = "", request_id: str = ""
+    ) -> resources_pb2.Model:
+        """Puts an alias on a version; with the model's etag, unless somebody changed the model since it was read."""
         request = registry_service_pb2.SetAliasRequest(
             model=names.model_name(model),
             alias=resources_pb2.Alias(alias=alias, version=version),
-            request_id=_request_id(),
+            etag=etag,
+            request_id=request_id or _request_id(),
         )
         return (await self._call(self._models.SetAlias, request)).model
 
-    async def delete_alias(self, model: str, alias: str) -> resources_pb2.Model:
-        """Takes an alias away."""
+    async def delete_alias(self, model: str, alias: str, etag: str = "", request_id: str = "") -> resources_pb2.Model:
+        """Takes an alias away; with the model's etag, unless somebody changed the model since it was read."""
         request = registry_service_pb2.DeleteAliasRequest(
-            model=names.model_name(model), alias=alias, request_id=_request_id()
+            model=names.model_name(model), alias=alias, etag=etag, request_id=request_id or _request_id()
         )
         return (await self._call(self._models.DeleteAlias, request)).model
 
@@ -161,8 +167,17 @@ class Registry:
             stream_policy=policy,
             etag=endpoint.etag,
         )
-        request = endpoint_service_pb2.UpdateEndpointRequest(endpoint=wanted, request_id=_request_id())
+        return await self.update_endpoint(wanted)
+
+    async def update_endpoint(self, endpoint: resources_pb2.Endpoint, request_id: str = "") -> resources_pb2.Endpoint:
+        """Sets what callers may set of an endpoint; with its etag, unless somebody changed it since it was read."""
+        request = endpoint_service_pb2.UpdateEndpointRequest(endpoint=endpoint, request_id=request_id or _request_id())
         return (await self._call(self._endpoints.UpdateEndpoint, request)).endpoint
+
+    async def create_endpoint(self, endpoint: resources_pb2.Endpoint, request_id: str = "") -> resources_pb2.Endpoint:
+        """Makes an endpoint with explicit arms."""
+        request = endpoint_service_pb2.CreateEndpointRequest(endpoint=endpoint, request_id=request_id or _request_id())
+        return (await self._call(self._endpoints.CreateEndpoint, request)).endpoint
 
     async def workers(self) -> list[resources_pb2.Worker]:
         """All workers whose lease holds, by name."""
