@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from inferway.errors import DeadlineExceeded, Draining, InferwayError, Internal, SessionNotFound
+from inferway.errors import Cancelled, DeadlineExceeded, Draining, InferwayError, Internal, SessionNotFound
 from inferway.prediction.v1 import prediction_service_pb2 as pb
 from inferway_client.ledger import Ledger
 from inferway_client.reconnecting import Outage, ReconnectPolicy
@@ -83,11 +83,21 @@ class Carrier:
     async def run(self) -> None:
         """Carries until the stream has ended: `ended`, and `failure` if that was before its time."""
         try:
-            while (loss := await self._carry()) is not None:
-                await self._reopen(loss)
+            while (loss := await self._carry()) is not None and await self._reopen(loss):
+                pass
+            self._end()
         except InferwayError as error:
             self.failure = error
+            self._end()
         finally:
+            self.close()
+
+    def close(self) -> None:
+        """Ends what has not ended by itself, though `run` may never have begun: what is unanswered stays so."""
+        self._call.cancel()
+        if not self.ended:
+            self.refusal = Cancelled("the stream was closed, or its client was")
+            self.failure = self.refusal if self._ledger.unanswered else None
             self._end()
 
     def wake(self) -> None:
@@ -129,6 +139,8 @@ class Carrier:
         self._changed()
 
     def _receive(self, message: pb.StreamPredictResponse) -> None:
+        if message.HasField("drain") or message.HasField("heartbeat"):
+            self._ledger.has_all_repeated()
         if message.HasField("drain"):
             self._drain()
             return
@@ -173,27 +185,37 @@ class Carrier:
         """The error, if the stream can go on; None if it had nothing left to do."""
         if self._policy is None or not error.retryable:
             raise error
-        if self._finishing and not self._ledger.unanswered:
+        if self._is_over:
             return None
         if self.session is not None and not self.session.resume_token:
             raise error
         return error
 
+    @property
+    def _is_over(self) -> bool:
+        """Nothing is to be sent, and no result to come, neither of an item nor of what a session kept."""
+        is_kept = self.session is not None and self._ledger.owed > 0
+        return self._finishing and not self._ledger.unanswered and not is_kept
+
     def _ended_by_server(self) -> InferwayError | None:
         missing = self._ledger.owed if self._policy is not None else self._ledger.unanswered
         if missing:
             raise Internal(f"the stream ended with {missing} items unanswered")
-        if self._policy is None or (self._finishing and not self._ledger.unanswered):
+        if self._policy is None or self._is_over:
             return None
         return self._mendable(Draining("the server ended the stream"))
 
-    async def _reopen(self, loss: InferwayError) -> None:
+    async def _reopen(self, loss: InferwayError) -> bool:
+        """Whether there is a call again; not if none is needed any more. Raises the loss when it is given up."""
         assert self._policy is not None
         if self._outage is None:
             self._outage = Outage(self._policy, self._clock(), self._grace_seconds(self._policy))
         if self.session is None and not self._policy.resend:
             self._fail_sent(loss)
-        while (wait := self._outage.wait_seconds(loss, self._clock())) is not None:
+        while not self._is_over:
+            wait = self._outage.wait_seconds(loss, self._clock())
+            if wait is None:
+                raise loss
             await asyncio.sleep(wait)
             try:
                 await self.open(min(self._timeout_seconds, self._outage.seconds_left(self._clock())))
@@ -202,8 +224,8 @@ class Carrier:
             except InferwayError as error:
                 loss = error
             else:
-                return
-        raise loss
+                return True
+        return False
 
     def _fail_sent(self, loss: InferwayError) -> None:
         for number in self._ledger.sent():

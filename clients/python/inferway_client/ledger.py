@@ -164,6 +164,12 @@ class Ledger(Generic[P, R]):
             self._count_taken()
         return news
 
+    def has_all_repeated(self) -> None:
+        """The server has sent again all that it kept: results that did not come had been acknowledged before."""
+        if self._came_upto < self._repeated_upto:
+            self._owed -= self._repeated_upto - self._came_upto
+            self._came_upto = self._repeated_upto
+
     def take(self) -> R:
         """The oldest result, which is the caller's from now on. There must be one."""
         number, result = self._results.popleft()
@@ -225,6 +231,8 @@ class Ledger(Generic[P, R]):
 
     def _count_arrival(self, number: int) -> None:
         """Ids of a session may have gaps: what was owed is an upper bound until the next one shows."""
+        if number > self._repeated_upto:
+            self.has_all_repeated()
         if self._came_upto < number <= self._repeated_upto:
             self._owed -= number - self._came_upto
             self._came_upto = number

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -112,6 +112,7 @@ class PredictionStream:
             trace_context = stack.enter_context(client_span("StreamPredict", endpoint, self._traceparent))
             self._metadata += trace_context
             await self._retrier.run(self._carrier.open, self._timeout_seconds)
+            stack.callback(self._carrier.close)
             stack.push_async_callback(_end_task, asyncio.create_task(self._carrier.run(), name="stream-carrier"))
             self._stack = stack.pop_all()
         return self
@@ -134,15 +135,14 @@ class PredictionStream:
             DeadlineExceeded: No result was taken in time to make room.
             Draining: The server is going away, and the stream does not reconnect; results of what was sent still come.
             StreamProtocolViolated: After `finish`.
+            Cancelled: The stream or its client was closed.
             InferwayError: What ended the stream.
         """
         seconds = self._timeout_seconds if timeout is None else bounded(timeout)
         item = pb.StreamItem(inputs=encode_all(inputs), affinity_key=affinity_key)
-        async with self._sending:
-            if not self._may_send():
-                await _within(seconds, self._until(self._may_send), _NO_ROOM)
-            item.id = self._add(item, self._now() + seconds)
-        return item.id
+        if self._sending.locked() or not self._may_send():
+            return await _within(seconds, self._send_in_turn(item, seconds), _NO_ROOM)
+        return self._add(item, seconds)
 
     async def finish(self) -> None:
         """Sends no more: iteration ends after the last result, and so does a session."""
@@ -155,7 +155,7 @@ class PredictionStream:
         return self
 
     async def __anext__(self) -> StreamResult:
-        """Returns the next result; raises what ended the stream, if it failed."""
+        """Returns the next result; raises what ended the stream, if it failed, and Cancelled if it was closed early."""
         result = await self._take(lambda: True)
         if result is None:
             raise StopAsyncIteration
@@ -165,7 +165,8 @@ class PredictionStream:
         """Sends every batch and yields every result, whose `id` is the position of its batch, from 0.
 
         Results come in the order that the stream was opened with; those of before a session was resumed come first,
-        with negative ids. Not to be mixed with other sends and reads. Raises what `send` and iteration raise.
+        with negative ids. Batches wait for room for as long as the caller takes over results. Not to be mixed with
+        other sends and reads. Raises what `send` and iteration raise.
         """
         first, sending = self._ledger.next_id, True
 
@@ -173,6 +174,7 @@ class PredictionStream:
             nonlocal sending
             try:
                 async for batch in _each(batches):
+                    await self._until(self._may_send)
                     await self.send(batch, timeout=timeout)
             finally:
                 sending = False
@@ -208,7 +210,13 @@ class PredictionStream:
             raise self._carrier.refusal
         return self._ledger.in_flight < self._ledger.window
 
-    def _add(self, item: pb.StreamItem, deadline: float) -> int:
+    async def _send_in_turn(self, item: pb.StreamItem, seconds: float) -> int:
+        async with self._sending:
+            await self._until(self._may_send)
+            return self._add(item, seconds)
+
+    def _add(self, item: pb.StreamItem, seconds: float) -> int:
+        deadline = self._now() + seconds
         number = self._ledger.add(item, item.ByteSize(), deadline)
         item.id = number
         self._carrier.wake()
@@ -283,6 +291,9 @@ async def _each(batches: Batches) -> AsyncIterator[Arrays]:
 
 
 async def _end_task(task: asyncio.Task[None]) -> None:
+    """Cancels it and waits for its end; raises what it raised, unless that is known elsewhere."""
     task.cancel()
-    with suppress(asyncio.CancelledError, InferwayError):
-        await task
+    await asyncio.wait([task])
+    error = None if task.cancelled() else task.exception()
+    if error is not None and not isinstance(error, InferwayError):
+        raise error

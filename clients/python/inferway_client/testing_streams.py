@@ -75,6 +75,8 @@ class FakeStreams:
         """Ids of all items that were applied or have failed, on any stream."""
         self.opened = 0
         """How many streams there were."""
+        self.present = 0
+        """How many there are."""
         self.sessions: dict[str, FakeSession] = {}
         """By resume token."""
         self.troubles: deque[Trouble] = deque()
@@ -119,6 +121,15 @@ class FakeStream:
         """Yields the gateway's messages. Raises what ends the stream."""
         self._cut_at(Trouble.REFUSED)
         self._streams.opened += 1
+        self._streams.present += 1
+        try:
+            async for response in self._carry(requests):
+                yield response
+        finally:
+            self._streams.present -= 1
+            self._streams.changed()
+
+    async def _carry(self, requests: AsyncIterator[pb.StreamPredictRequest]) -> AsyncIterator[pb.StreamPredictResponse]:
         token, session = self._session()
         self._epoch, self._resumed_at = session.epoch, session.applied_item
         yield self._opened(token, session)

@@ -143,6 +143,29 @@ def test_ids_of_a_session_may_have_gaps():
     assert send(ledger) == [101]
 
 
+def test_what_was_acknowledged_before_is_not_waited_for():
+    """A caller that remembers an older result than the last one that it took can go on, and end."""
+    ledger: Ledger[str, str] = Ledger(acknowledged_item=0)
+    ledger.begin_call(WINDOW, acknowledges=True, applied_item=100)
+    ledger.add("", 1, 0.0)
+    assert send(ledger) == []
+    assert ledger.receive(99, "")
+    ledger.has_all_repeated()
+    assert send(ledger) == [101]
+    ledger.receive(101, "")
+    assert ledger.owed == 0
+
+
+def test_an_answer_to_what_is_new_ends_what_comes_again():
+    """The server sends first what it kept."""
+    ledger: Ledger[str, str] = Ledger(acknowledged_item=98)
+    ledger.begin_call(WINDOW, acknowledges=True, applied_item=100)
+    ledger.add("", 1, 0.0)
+    assert send(ledger) == [101]
+    ledger.receive(101, "")
+    assert ledger.owed == 0
+
+
 class Server:
     """What a gateway knows of a session, or of a stateless stream, whose state ends with the call."""
 

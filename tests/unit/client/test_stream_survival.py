@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inferway.errors import (
+    Cancelled,
     DeadlineExceeded,
     ModelFailed,
     SessionNotFound,
@@ -249,3 +250,87 @@ async def test_an_item_whose_time_is_over_without_a_gateway_says_so():
             stream = await away.enter_async_context(client.stream("affine", reconnect=QUICKLY))
         await stream.send(row(1), timeout=0.05)
         assert isinstance((await anext(stream)).error, DeadlineExceeded)
+
+
+async def test_what_nobody_waits_for_any_more_needs_no_gateway():
+    """All was answered, so it is no loss that the gateway has gone when the caller says that this was all."""
+    async with AsyncExitStack() as away:
+        async with FakeGateway({"affine": AFFINE}) as gateway:
+            client = await away.enter_async_context(Client(gateway.target))
+            stream = await away.enter_async_context(client.stream("affine", reconnect=QUICKLY))
+            await stream.send(row(1))
+            await anext(stream)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(anext(stream), 0.1)
+        await stream.finish()
+        async with asyncio.timeout(5.0):
+            assert [result async for result in stream] == []
+
+
+async def test_a_stream_that_is_left_at_once_is_closed(gateway: FakeGateway, client: Client):
+    """Else it would stay open at the gateway for as long as somebody holds on to it here."""
+    async with client.stream("affine") as stream:
+        pass
+    async with asyncio.timeout(5.0):
+        await gateway.streams.until(lambda: not gateway.streams.present)
+    with pytest.raises(Cancelled):
+        await stream.send(row(1))
+
+
+async def test_a_client_that_is_closed_does_not_pass_for_the_end_of_its_streams(gateway: FakeGateway):
+    """Whoever reads would take the results so far for all that there are."""
+    gateway.streams.suffer(Trouble.SILENCE)
+    async with AsyncExitStack() as stack:
+        async with Client(gateway.target) as client:
+            stream = await stack.enter_async_context(client.stream("affine"))
+            await stream.send(row(1))
+            await anext(stream)
+            await stream.send(row(2))
+            reading = asyncio.ensure_future(anext(stream))
+        async with asyncio.timeout(5.0):
+            with pytest.raises(Cancelled):
+                await reading
+        with pytest.raises(Cancelled):
+            await stream.send(row(3))
+
+
+async def test_a_cancellation_that_meets_the_end_of_a_stream_is_not_lost(client: Client):
+    """A task that was told to stop, or whose time is over, would go on."""
+    is_leaving = asyncio.Event()
+
+    async def act() -> None:
+        async with client.stream("affine") as stream:
+            await stream.send(row(1))
+            await anext(stream)
+            is_leaving.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(act())
+    await is_leaving.wait()
+    task.cancel()
+    await asyncio.wait([task], timeout=5.0)
+    assert task.cancelled()
+
+
+async def test_a_sender_waits_no_longer_than_it_said_though_another_waits_before_it(client: Client):
+    """Several tasks may send, and each has a time of its own."""
+    async with client.stream("affine", max_in_flight=1) as stream:
+        await stream.send(row(1))
+        patient = asyncio.create_task(stream.send(row(2), timeout=60.0))
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5.0):
+            with pytest.raises(DeadlineExceeded):
+                await stream.send(row(3), timeout=0.01)
+            await anext(stream)
+            assert await patient == 2
+
+
+async def test_a_caller_may_take_its_time_over_the_results_of_a_map(client: Client):
+    """The time of an item is for its answer, and begins when there is room for it."""
+    async with client.stream("affine", max_in_flight=1) as stream:
+        answered = []
+        async for result in stream.map((row(value) for value in range(4)), timeout=0.02):
+            answered.append(doubled(result))
+            if len(answered) == 1:
+                await asyncio.sleep(0.05)  # what it does with a result
+    assert answered == [0, 1, 2, 3]
