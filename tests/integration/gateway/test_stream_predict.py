@@ -246,3 +246,14 @@ async def test_a_draining_server_tells_its_streams_and_answers_what_they_sent(be
 
     assert notice.drain.grace.seconds >= 1
     assert [result.id async for result in results(call)] == [1]
+
+
+async def test_a_stream_that_opens_while_the_server_drains_is_told_too(bed: Bed) -> None:
+    """Whoever was asked to end comes back by the same connection, and must not be cut off untold then."""
+    await bed.server.drain()
+    call, _ = await opened(bed)
+    notice = await call.read()
+    call.cancel()
+
+    assert isinstance(notice, pb.StreamPredictResponse)
+    assert notice.HasField("drain")

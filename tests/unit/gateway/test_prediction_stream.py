@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from inferway.prediction.v1 import prediction_service_pb2 as pb
-from inferway_gateway.doors.prediction_stream import PredictionStream
+from inferway_gateway.doors.prediction_stream import TURN_ITEMS, PredictionStream
 from inferway_gateway.doors.stream_items import StreamItems
 from inferway_gateway.doors.stream_opening import OpenStream, StreamLimits, StreamOpener
 from inferway_gateway.envelope import Caller
@@ -22,6 +22,13 @@ class Items:
 
     def __init__(self) -> None:
         self.results = asyncio.Queue[list[pb.StreamResult]]()
+        self.started: list[int] = []
+
+    def start(self, item: pb.StreamItem) -> None:
+        self.started.append(item.id)
+
+    async def room(self) -> None:
+        pass
 
     async def take(self) -> AsyncIterator[list[pb.StreamResult]]:
         while True:
@@ -57,11 +64,11 @@ class Opener:
 class Bench:
     """A stream of which time passes by hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, requests: AsyncIterator[pb.StreamPredictRequest] | None = None) -> None:
         self.now = 100.0
         self.items = Items()
         self.stream = PredictionStream(cast(StreamOpener, Opener(self.items)), LIMITS, lambda: self.now)
-        self._responses: AsyncGenerator[pb.StreamPredictResponse] = self.stream.run(_nothing(), Caller())
+        self._responses: AsyncGenerator[pb.StreamPredictResponse] = self.stream.run(requests or _nothing(), Caller())
 
     async def next(self) -> str | None:
         """The kind of the next message."""
@@ -120,6 +127,25 @@ async def test_results_keep_a_stream_busy(bench: Bench) -> None:
         told.append(await reading)
 
     assert told == ["result", "heartbeat"] * 6
+
+
+async def test_many_items_in_a_message_let_others_have_turns() -> None:
+    """Those that a resumed session knows are ignored at once: a million of them would stop the process for seconds."""
+    many = pb.StreamPredictRequest(items=pb.StreamItems(items=[pb.StreamItem(id=1)] * 10 * TURN_ITEMS))
+    bench = Bench(_only(many))
+    await bench.next()
+    turns = 0
+    while len(bench.items.started) < 10 * TURN_ITEMS:
+        turns += 1
+        await asyncio.sleep(0)
+    await bench.close()
+
+    assert turns >= 10
+
+
+async def _only(request: pb.StreamPredictRequest) -> AsyncIterator[pb.StreamPredictRequest]:
+    yield request
+    await asyncio.Event().wait()
 
 
 async def _nothing() -> AsyncIterator[pb.StreamPredictRequest]:

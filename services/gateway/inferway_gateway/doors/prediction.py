@@ -43,6 +43,7 @@ class PredictionServicer:
         self._predictor, self._time_limits, self._stream_limits = predictor, time_limits, stream_limits
         self._opener = StreamOpener(predictor, sessions, time_limits, stream_limits)
         self._streams = set[PredictionStream]()
+        self._draining = False
 
     def Predict(self, request: pb.PredictRequest, head: Head) -> Started[Prediction]:  # noqa: N802
         """One prediction."""
@@ -75,7 +76,8 @@ class PredictionServicer:
             self._streams.discard(stream)
 
     async def drain(self) -> None:
-        """Asks every open stream to end."""
+        """Asks every open stream to end, and those that open from now on as soon as time is looked at."""
+        self._draining = True
         for stream in self._streams:
             stream.drain()
 
@@ -96,3 +98,5 @@ class PredictionServicer:
             now = self._predictor.clock()
             for stream in list(self._streams):
                 stream.tick(now)
+                if self._draining:
+                    stream.drain()

@@ -23,6 +23,9 @@ TOGETHER_BYTES = 1 << 20
 """Of results that share a message; a single larger one goes alone. Clients take 4 MiB unless they are told otherwise,
 and one that cannot take what was kept for it could never go on with its session."""
 
+TURN_ITEMS = 64
+"""Of one message, after which others have a turn: items that are ignored wait for nothing, and may be a million."""
+
 
 class PredictionStream:
     """See the module."""
@@ -96,9 +99,11 @@ class PredictionStream:
                 if request.HasField("acknowledge"):
                     items.acknowledge(request.acknowledge)
                     continue
-                for item in _items_of(request):
+                for number, item in enumerate(_items_of(request), 1):
                     items.start(item)
                     await items.room()
+                    if number % TURN_ITEMS == 0:
+                        await asyncio.sleep(0)
         except Exception as error:  # noqa: BLE001 - handed to the writer, which raises it as the stream's own
             failure = error
         items.end(failure)

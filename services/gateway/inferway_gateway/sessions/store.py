@@ -6,6 +6,7 @@ two gateways that both believe they carry a session can never both go on with it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -100,18 +101,17 @@ class MemorySessionStore:
 
     async def create(self, record: SessionRecord) -> None:
         """See SessionStore."""
-        self._sweep()
-        if len(self._records) >= self._max_sessions and not self._evict():
+        if not self._has_room():
             raise TooManyConcurrent(f"{self._max_sessions} sessions are open already", limit=self._max_sessions)
         self._records[record.key] = record
 
     async def claim(self, key: str) -> SessionRecord:
         """See SessionStore."""
-        self._sweep()
+        if self._expiries.pop(key, math.inf) <= self._clock():  # a sweep for each of many claims would cost them all
+            self._forget(key)
         record = self._records.get(key)
         if record is None:
             raise session_not_found()
-        self._expiries.pop(key, None)
         claimed = self._records[key] = replace(record, epoch=record.epoch + 1)
         return claimed
 
@@ -150,6 +150,11 @@ class MemorySessionStore:
         now = self._clock()
         for key in [key for key, expires_at in self._expiries.items() if expires_at <= now]:
             self._forget(key)
+
+    def _has_room(self) -> bool:
+        if len(self._records) >= self._max_sessions:
+            self._sweep()
+        return len(self._records) < self._max_sessions or self._evict()
 
     def _evict(self) -> bool:
         first = min(self._expiries, key=self._expiries.__getitem__, default=None)
