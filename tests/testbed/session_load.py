@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.eta import numpy_model
-from inferway.errors import InferwayError
+from inferway.errors import InferwayError, SessionNotFound
 from inferway_client import Client
 from inferway_client.results import StreamResult
 from inferway_client.stream import PredictionStream
@@ -215,7 +215,10 @@ async def wrong_states(url: str, ended: Sequence[Ended]) -> list[str]:
 
 
 async def _wrong_state(store: RedisSessionStore, ended: Ended) -> str:
-    record = await store.claim(ended.key)
+    try:
+        record = await store.claim(ended.key)
+    except SessionNotFound:
+        return "gone"
     if record.applied != ended.items or not record.state:
         return f"{record.applied} items applied of {ended.items}"
     [tensor] = record.state
