@@ -210,6 +210,7 @@ class Client:
             opening,
             metadata=self._metadata,
             timeout_seconds=self._seconds(timeout),
+            max_message_bytes=self._max_message_bytes,
             traceparent=traceparent,
             reconnect=reconnect,
             retrier=self._retrier,

@@ -18,7 +18,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Self, TypeVar
 
-from inferway.errors import DeadlineExceeded, InferwayError, StreamProtocolViolated
+from inferway.errors import DeadlineExceeded, InferwayError, InvalidField, StreamProtocolViolated
 from inferway.prediction.v1 import prediction_service_pb2 as pb
 from inferway.prediction.v1 import prediction_service_pb2_grpc
 from inferway_client.carrier import Carrier
@@ -33,6 +33,8 @@ from inferway_client.tracing import Metadata, client_span
 
 Batches = Iterable[Arrays] | AsyncIterable[Arrays]
 T = TypeVar("T")
+_OVERHEAD_BYTES = 64
+"""Of a message around the inputs of its one item."""
 _NO_ROOM = "no result was taken, so there was no room for the item"
 
 
@@ -67,6 +69,7 @@ class PredictionStream:
         *,
         metadata: Metadata,
         timeout_seconds: float,
+        max_message_bytes: int,
         traceparent: str | None,
         reconnect: ReconnectPolicy | None,
         retrier: Retrier,
@@ -74,7 +77,7 @@ class PredictionStream:
         """Remembers how to open; `async with` opens."""
         self._stub, self._target, self._metadata = stub, target, metadata
         self._opening, self._reconnect, self._retrier = opening, reconnect, retrier
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds, self._max_item_bytes = timeout_seconds, max_message_bytes - _OVERHEAD_BYTES
         self._traceparent = traceparent
         self._stack = AsyncExitStack()
         self._sending = asyncio.Lock()
@@ -132,6 +135,7 @@ class PredictionStream:
         Raises:
             ValueError: The timeout is not above 0.
             DatatypeMismatch: An array has no datatype.
+            InvalidField: The item is longer than the client's `max_message_bytes`.
             DeadlineExceeded: No result was taken in time to make room.
             Draining: The server is going away, and the stream does not reconnect; results of what was sent still come.
             StreamProtocolViolated: After `finish`.
@@ -140,6 +144,8 @@ class PredictionStream:
         """
         seconds = self._timeout_seconds if timeout is None else bounded(timeout)
         item = pb.StreamItem(inputs=encode_all(inputs), affinity_key=affinity_key)
+        if item.ByteSize() > self._max_item_bytes:
+            raise InvalidField.at("inputs", f"{item.ByteSize()} bytes; an item may have {self._max_item_bytes}")
         if self._sending.locked() or not self._may_send():
             return await _within(seconds, self._send_in_turn(item, seconds), _NO_ROOM)
         return self._add(item, seconds)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from inferway.errors import (
     Cancelled,
     DeadlineExceeded,
+    InvalidField,
     ModelFailed,
     SessionNotFound,
     SessionTakenOver,
@@ -334,3 +335,16 @@ async def test_a_caller_may_take_its_time_over_the_results_of_a_map(client: Clie
             if len(answered) == 1:
                 await asyncio.sleep(0.05)  # what it does with a result
     assert answered == [0, 1, 2, 3]
+
+
+async def test_an_item_that_no_message_can_hold_is_refused_before_it_is_sent(gateway: FakeGateway):
+    """It would end every call on which it was sent again, and all that travels with it."""
+    async with (
+        Client(gateway.target, max_message_bytes=1000) as client,
+        client.stream("affine", reconnect=QUICKLY) as stream,
+    ):
+        with pytest.raises(InvalidField):
+            await stream.send({"x": np.zeros((300, 3), np.float32)})
+        await stream.send(row(1))
+        assert doubled(await anext(stream)) == 1
+    assert gateway.streams.opened == 1
