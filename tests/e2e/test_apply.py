@@ -13,11 +13,20 @@ from typing import Any
 
 import pytest
 
+from inferway.errors import EtagMismatch
 from inferway.registry.v1.registry_service_pb2 import GetModelVersionRequest
 from inferway.registry.v1.resources_pb2 import STREAM_POLICY_FINISH
 from inferway.registry.v1.watch_service_pb2 import WatchRoutingRequest
 from inferway_chassis.channel import open_channel
 from inferway_chassis.testing import serving
+from inferway_cli.apply.contents import read_contents
+from inferway_cli.apply.documents import ModelDocument
+from inferway_cli.apply.doing import Doer
+from inferway_cli.apply.nodes import Problems
+from inferway_cli.apply.plan import make_plan
+from inferway_cli.apply.present import read_present
+from inferway_cli.apply.sources import read_documents
+from inferway_cli.registry import Registry
 from inferway_registry.app import running
 from inferway_registry.settings import RegistrySettings
 from tests.integration.registry.client import CALL_SECONDS, Client
@@ -212,7 +221,7 @@ async def test_what_was_refused_in_the_middle_goes_on_where_it_stopped(client: C
     assert refused.code == 1
     lines = refused.stderr.splitlines()
     assert "done: model digits: version" in lines
-    assert {"not done: model other: version", "not done: endpoint checkout: arm v?"} <= set(lines)
+    assert {"not done: model other: version", "not done: endpoint checkout: arm v?, salt, streams"} <= set(lines)
     assert "error: " in lines[-1]
     assert (list(half.version_numbers), list(half.aliases)) == ([1], [])
     assert done.code == 0, done.stderr
@@ -256,6 +265,47 @@ async def test_with_wait_traffic_moves_when_a_worker_is_ready(client: Client, ap
 
     assert applied.result().code == 0, applied.result().stderr
     assert await arms(client, "checkout") == {"v2": ("digits/versions/2", 10_000)}
+
+
+async def test_what_moves_by_itself_is_no_conflict(client: Client, apply: Apply, folder: Path):
+    """Publishing makes and moves a model's own endpoint, between the plan and the act that concerns it."""
+    own = "---\nkind: Endpoint\nname: digits\nstreams: finish\n"
+    (folder / "serving.yaml").write_text(MODEL + own + "arms: [{version: latest}]\n")
+    first = await apply()
+    fixed = await client.endpoint("digits")
+    write_model(folder, b"second")
+    (folder / "serving.yaml").write_text(MODEL + own + "automatic: true\n")
+    second = await apply()
+    write_model(folder, b"third")
+    (folder / "serving.yaml").write_text(MODEL + own.replace("finish", "migrate") + "automatic: true\n")
+    third = await apply()
+    followed = await client.endpoint("digits")
+
+    assert (first.code, second.code, third.code) == (0, 0, 0), first.stderr + second.stderr + third.stderr
+    assert (fixed.automatic, fixed.arms[0].version) == (False, "models/digits/versions/1")
+    assert (followed.automatic, followed.next_version) == (True, "models/digits/versions/3")
+
+
+@pytest.mark.parametrize("others_act", ["alias", "publish"])
+async def test_two_who_apply_at_once_are_told(client: Client, apply: Apply, folder: Path, others_act: str):
+    """The second would otherwise undo what the first has just done, having never seen it."""
+    await apply()
+    write_model(folder, b"second")
+    documents = read_documents(str(folder / "serving.yaml"))
+    contents = read_contents([one for one in documents if isinstance(one, ModelDocument)], Problems())
+    async with Registry(client.target) as registry:
+        present = await read_present(registry, documents)
+        plan = make_plan(documents, contents, present, prune=False)
+        if others_act == "alias":
+            await registry.set_alias("digits", "rival", 1)
+        else:
+            await client.push(weights=b"rival")
+        theirs = await client.model("digits")
+
+        with pytest.raises(EtagMismatch):
+            await Doer(registry, present, lambda _: None, None).do(plan.acts[0])
+
+    assert await client.model("digits") == theirs
 
 
 async def endpoint_with(client: Client, arm: str) -> None:
