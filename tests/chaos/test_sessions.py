@@ -173,13 +173,12 @@ async def test_sessions_outlive_a_new_version(bed: Bed, policy: resources_pb2.St
     async with bed.sessions(endpoint) as figures:
         await asyncio.to_thread(bed.publish, endpoint)
         await begins_with_the_second(bed, endpoint)
-        await figures.more_turns(SESSIONS)
-        figures.versions.clear()
-        await figures.more_turns(2 * SESSIONS)
+        await figures.more_turns(3 * SESSIONS)
 
     stay = policy == STREAM_POLICY_FINISH
-    figures.report("a new version", policy="finish" if stay else "migrate", then_by=set(figures.versions))
-    assert set(figures.versions) == {f"models/{endpoint}/versions/{1 if stay else 2}"}
+    figures.report("a new version", policy="finish" if stay else "migrate", by=dict(figures.versions))
+    assert set(figures.versions) == {f"models/{endpoint}/versions/{number}" for number in ([1] if stay else [1, 2])}
+    assert {ended.version for ended in figures.ended} == {max(figures.versions)}
 
 
 async def tell(bed: Bed, endpoint: str, policy: resources_pb2.StreamPolicy.ValueType) -> None:

@@ -53,6 +53,8 @@ class Ended:
     items: int
     state: Floats
     """[rows, units], as NumPy has it."""
+    version: str
+    """That answered last."""
 
 
 class SessionFigures:
@@ -157,6 +159,7 @@ class _Session:
         self._number, self._endpoint, self._weights = number, endpoint, weights
         self._start, self._turn_seconds = start, turn_seconds
         self._sent = self._taken = 0
+        self._version = ""
         self._state = numpy_model.initial_state(weights, len(item_of(number, 1)))
 
     async def run(self, client: Client, figures: SessionFigures, leaving: asyncio.Event) -> None:
@@ -168,7 +171,7 @@ class _Session:
                         break
                     await self._turn(stream, self._start + number * self._turn_seconds, figures)
                 key = session_key(stream.resume_token, "", self._endpoint, "")
-                figures.ended.append(Ended(key, self._taken, self._state))
+                figures.ended.append(Ended(key, self._taken, self._state, self._version))
         except InferwayError as error:
             figures.failures[f"stream {reason(error)}"] += 1
         except Wrong as wrong:
@@ -197,7 +200,10 @@ class _Session:
         if result.id != self._taken:
             raise Wrong("lost" if result.id > self._taken else "doubled or out of order")
         prediction = result.unwrap()
-        figures.versions[prediction.model_version] += 1
+        if prediction.model_version < self._version:
+            raise Wrong("back to an older version")
+        self._version = prediction.model_version
+        figures.versions[self._version] += 1
         expected, self._state = numpy_model.step(self._weights, item_of(self._number, result.id), self._state)
         answer = prediction.outputs["eta_minutes"]
         figures.largest_difference = max(figures.largest_difference, float(np.abs(answer - expected).max()))
