@@ -61,9 +61,9 @@ class StatePlan:
         object.__setattr__(self, "_by_output", {spec.output: spec for spec in self.specs})
 
     @property
-    def kind(self) -> frozenset[tuple[str, Datatype, tuple[int, ...]]]:
+    def kind(self) -> frozenset[tuple[str, Datatype, tuple[int, ...], bool]]:
         """Equal for signatures that can go on with each other's state."""
-        return frozenset((spec.input, spec.datatype, spec.shape) for spec in self.specs)
+        return frozenset((spec.input, spec.datatype, spec.shape, self._batched) for spec in self.specs)
 
     def initial_bytes(self, rows: int) -> int:
         """How many `initial` would take."""

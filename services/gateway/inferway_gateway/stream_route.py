@@ -17,7 +17,9 @@ from inferway_gateway.routing import Decision, RoutingTable, Selector, StreamPol
 from inferway_gateway.state import StatePlan
 
 FINISH_SECONDS = 600.0
-"""How long a stream may stay with a version that nothing routes to any more."""
+"""How long a stream may stay with a version that nothing routes to any more; then it is asked to end."""
+LEAVING_SECONDS = 15.0
+"""The time for that. A stream that is still there goes on with the present version, or fails."""
 
 
 class Pins:
@@ -85,7 +87,7 @@ class StreamRoute:
 
     def decide(self, table: RoutingTable, now: float) -> Decision:
         """Where the next item goes. Raises as the constructor."""
-        if table is not self._table or (self._leaves_at is not None and now >= self._leaves_at):
+        if table is not self._table or self._must_leave(now):
             self._review(table, now)
         return self._decision
 
@@ -96,7 +98,7 @@ class StreamRoute:
         """
         if self._leaves_at is None:
             return False
-        self._leaves_at = now
+        self._leaves_at = now - LEAVING_SECONDS
         return True
 
     @property
@@ -107,6 +109,9 @@ class StreamRoute:
     def is_over(self, now: float) -> bool:
         """It has stayed behind for as long as it may: its client should open another stream."""
         return self._leaves_at is not None and now >= self._leaves_at
+
+    def _must_leave(self, now: float) -> bool:
+        return self._leaves_at is not None and now >= self._leaves_at + LEAVING_SECONDS
 
     def close(self) -> None:
         """The stream is over."""
@@ -130,7 +135,7 @@ class StreamRoute:
     def _stays(self, wanted: Decision, current: Version | None, table: RoutingTable, now: float) -> bool:
         """Whether it stays with `current` and not with `wanted`. Raises SessionVersionGone if it can do neither."""
         movable = self.plan is None or self._fits(wanted.version, self.plan)
-        if current is None or current.unloaded or self.is_over(now):
+        if current is None or current.unloaded or self._must_leave(now):
             if not movable:
                 raise _gone(self._decision.version.name)
             return False

@@ -20,6 +20,7 @@ from tests.integration.gateway.test_sessions import (
     V1,
     V2,
     Call,
+    acknowledge,
     add_version,
     error_of,
     failure_of,
@@ -52,7 +53,7 @@ async def test_a_client_that_never_acknowledges_is_cut_off(summing: Bed) -> None
 async def test_results_share_a_message_only_while_any_client_can_take_it(summing: Bed) -> None:
     """By default gRPC takes 4 MiB: a client that got more at once could never resume its session again."""
     call, opening = await opened(summing, resumable=True, max_results_per_message=1024)
-    for item_id in range(1, 26):
+    for item_id in range(1, 20):
         await call.write(item(item_id, rows=50_000))
     await call.done_writing()
     assert len([response async for response in _responses(call)]) > 1
@@ -61,7 +62,22 @@ async def test_results_share_a_message_only_while_any_client_can_take_it(summing
     await call.done_writing()
     ids = [each.id async for response in _responses(call) for each in response.results.results]
 
-    assert ids == list(range(1, 26))
+    assert ids == list(range(1, 20))
+
+
+async def test_a_session_computes_nothing_while_its_client_lacks_too_many_bytes(summing: Bed) -> None:
+    """What is kept for it is written with every commit; a client that is slow to acknowledge is slowed down."""
+    call, _ = await opened(summing, resumable=True)
+    for item_id in range(1, 26):
+        await call.write(item(item_id, rows=50_000))
+    for _ in range(21):
+        assert (await result(call)).HasField("prediction")
+    computed = len(summing.worker.received)
+    await call.write(acknowledge(21))
+    rest = [await result(call) for _ in range(4)]
+
+    assert computed == 21, "4 MiB, and one more"
+    assert [one.id for one in rest] == [22, 23, 24, 25]
 
 
 async def test_a_first_item_of_too_many_rows_is_refused_before_its_state_is_made(summing: Bed) -> None:

@@ -11,7 +11,7 @@ from inferway.errors import EndpointNotFound, SessionVersionGone
 from inferway_gateway.routing import Arm, Endpoint, RoutingTable, Selector, StreamPolicy, Version
 from inferway_gateway.signature import Signature, TensorSpec
 from inferway_gateway.state import StatePlan, StateSpec
-from inferway_gateway.stream_route import FINISH_SECONDS, Pins, StreamRoute
+from inferway_gateway.stream_route import FINISH_SECONDS, LEAVING_SECONDS, Pins, StreamRoute
 from tests.unit.gateway.builders import version
 
 ECHO = Selector("echo")
@@ -134,7 +134,8 @@ def test_a_stream_that_stayed_too_long_is_over_and_moves_on() -> None:
 
     assert not route.is_over(100 + FINISH_SECONDS - 1)
     assert route.is_over(100 + FINISH_SECONDS)
-    assert bench.number(route, at=100 + FINISH_SECONDS) == 2
+    assert bench.number(route, at=100 + FINISH_SECONDS) == 1, "it is asked to end first"
+    assert bench.number(route, at=100 + FINISH_SECONDS + LEAVING_SECONDS) == 2
     assert not route.is_over(1000.0)
 
 

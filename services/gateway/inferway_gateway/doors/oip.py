@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from functools import partial
 
 from inferway.foreign.inference import grpc_service_pb2 as pb
@@ -116,8 +117,9 @@ class OipServicer:
             return Submitted(parameters, self._begin(ask, parameters))
 
         stream = OipStream(submit, grpc_errors=has_flag(context, "triton_grpc_error"))
-        async for response in stream.run(requests):
-            yield response
+        async with aclosing(stream.run(requests)) as responses:
+            async for response in responses:
+                yield response
 
     def _begin(self, ask: Ask, parameters: InferParameters) -> Pending:
         if parameters.correlation is not None:

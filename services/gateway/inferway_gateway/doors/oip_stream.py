@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import NamedTuple
 
 from inferway.errors import InferwayError
@@ -40,7 +40,7 @@ class OipStream:
         self._submit, self._grpc_errors = submit, grpc_errors
         self._results: Results[_Key] = Results(ordered=False)
 
-    async def run(self, requests: AsyncIterator[pb.ModelInferRequest]) -> AsyncIterator[pb.ModelStreamInferResponse]:
+    async def run(self, requests: AsyncIterator[pb.ModelInferRequest]) -> AsyncGenerator[pb.ModelStreamInferResponse]:
         """Yields the server's messages."""
         reader = asyncio.create_task(self._read(requests), name="oip-stream-reader")
         try:

@@ -9,20 +9,24 @@ can rely on it, whatever dies.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
 
 from inferway.errors import InferwayError, SessionTakenOver
 from inferway.prediction.v1 import prediction_service_pb2 as pb
-from inferway_gateway.doors.results import Entry, Results
+from inferway_gateway.doors.results import Entry, Result, Results
 from inferway_gateway.doors.stream_items import Key, StreamOptions, Window, ask_of, encoded, too_many
 from inferway_gateway.envelope import Ask, Prediction
 from inferway_gateway.predictor import Predictor
 from inferway_gateway.sessions.driver import SessionDriver
 from inferway_gateway.sessions.session import Item, Session
 from inferway_gateway.sessions.sessions import Sessions
-from inferway_gateway.sessions.store import SessionRecord
+from inferway_gateway.sessions.store import Kept, SessionRecord
 from inferway_gateway.stream_route import StreamRoute
+
+MAX_HELD_BYTES = 4 << 20
+"""While its client may lack more than this, a session computes nothing: its results are kept, and written with each
+commit."""
 
 
 class Carried(NamedTuple):
@@ -37,6 +41,34 @@ class _Expected(NamedTuple):
     entry: Entry[Key]
     byte_count: int
     """Of its inputs, which wait for their turn."""
+
+
+class _Held:
+    """Bytes of results that the client may not have yet."""
+
+    def __init__(self, kept: Iterable[Kept]) -> None:
+        """First those of an earlier stream."""
+        self._sizes = deque(len(one.result) for one in kept)
+        """Of results that were sent, or are next, in that order."""
+        self._bytes = sum(self._sizes)
+
+    @property
+    def is_full(self) -> bool:
+        """Nothing more should be computed for now."""
+        return self._bytes > MAX_HELD_BYTES
+
+    def settled(self, outcome: Prediction | InferwayError) -> None:
+        """There is one more."""
+        self._bytes += _size_of(outcome)
+
+    def take(self, known: Iterable[Result[Key]]) -> None:
+        """These are the next to be sent."""
+        self._sizes.extend(_size_of(result.outcome) for result in known)
+
+    def release(self, count: int) -> None:
+        """The client has so many more."""
+        for _ in range(min(count, len(self._sizes))):
+            self._bytes -= self._sizes.popleft()
 
 
 class SessionItems:
@@ -57,6 +89,7 @@ class SessionItems:
         self._most_unacknowledged = max(2 * options.max_in_flight, len(self._committed.kept))
         self._expected = deque[_Expected]()
         self._window = Window(acknowledges=self._resumable)
+        self._held = _Held(self._committed.kept)
         self._outputs = list(options.opening.output_names)
         self._over = False
         if self._resumable:
@@ -77,8 +110,11 @@ class SessionItems:
 
     def acknowledge(self, said: pb.StreamAcknowledge) -> None:
         """See StreamItems."""
-        self._session.acknowledge(self._window.acknowledge(said.results))
+        more = self._window.acknowledge(said.results)
+        self._session.acknowledge(more)
         self._over = said.ends_session
+        if self._resumable:
+            self._release(more)
 
     async def room(self) -> None:
         """See StreamItems. Refusals are kept like answers, so a client that goes on ignoring its limit is cut off."""
@@ -104,6 +140,7 @@ class SessionItems:
         """See StreamItems. First what an earlier stream had left."""
         yield [pb.StreamResult.FromString(result) for _, result in self._session.kept()]
         async for known in self._results.take():
+            self._held.take(known)
             results = [encoded(result, timing=self._options.opening.timing_requested) for result in known]
             if results and self._resumable:
                 await self._commit(results)
@@ -113,6 +150,8 @@ class SessionItems:
         """See StreamItems."""
         self._window.sent += count
         self._results.sending(count)
+        if not self._resumable:
+            self._release(count)
 
     async def close(self) -> None:
         """See StreamItems. The session stays, as it was committed last, unless its client said that it is over."""
@@ -144,6 +183,14 @@ class SessionItems:
         entry, byte_count = self._expected.popleft()
         self._sessions.waiting.give_back(byte_count)
         self._results.settle(entry, outcome)
+        self._held.settled(outcome)
+        if self._held.is_full:
+            self._driver.pause()
+
+    def _release(self, count: int) -> None:
+        self._held.release(count)
+        if not self._held.is_full:
+            self._driver.go_on()
 
     @property
     def _in_flight(self) -> int:
@@ -159,3 +206,7 @@ class SessionItems:
             return ask, self._sessions.waiting.take(ask.inputs)
         except InferwayError as error:
             return error, 0
+
+
+def _size_of(outcome: Prediction | InferwayError) -> int:
+    return 0 if isinstance(outcome, InferwayError) else sum([len(output.raw) for output in outcome.answer.outputs])

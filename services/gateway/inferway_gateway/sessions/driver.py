@@ -40,7 +40,7 @@ class SessionDriver:
         self._flight: Flight | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._attempts = 0
-        self._closed = False
+        self._closed = self._paused = False
 
     def offer(self, item: Item) -> None:
         """Takes an item; its result goes to the listener, maybe at once."""
@@ -51,6 +51,16 @@ class SessionDriver:
         """Follows the routing, unless an item is on its way; raises what that costs the session."""
         if self.session.current is None:
             self.route.decide(self._predictor.table, self._clock())
+
+    def pause(self) -> None:
+        """Begins no further item until told to `go_on`."""
+        self._paused = True
+
+    def go_on(self) -> None:
+        """Begins items again."""
+        if self._paused:
+            self._paused = False
+            self._advance()
 
     def drop(self) -> None:
         """Gives up the item in flight, as if it had never come: the listener hears nothing of it."""
@@ -70,7 +80,7 @@ class SessionDriver:
 
     def _advance(self) -> None:
         """Begins items until one is on its way."""
-        while not self._closed and (item := self.session.begin()) is not None:
+        while not (self._closed or self._paused) and (item := self.session.begin()) is not None:
             self._attempts = 0
             self._send(item)
 
