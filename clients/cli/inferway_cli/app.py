@@ -1,6 +1,7 @@
 """The `inferway` command: every subcommand, and what becomes of errors.
 
-Exit codes: 0 done; 1 it did not work, with one line on stderr that says what to do; 2 wrong usage; 130 Ctrl-C.
+Exit codes: 0 done; 1 it did not work, with one line on stderr that says what to do; 2 wrong usage; 3 there is something
+to do, where `apply --exit-code` asks for it; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ app = typer.Typer(
 
         inferway up                              start everything, with a demo model
         inferway push digits ./model --wait      publish a SavedModel
+        inferway apply -f serving/ --wait        make it as files in git describe it
         inferway predict digits                  ask it
         inferway load digits --rate 200          make traffic, watch latency
         inferway status                          see how things stand

@@ -22,6 +22,7 @@ Everything but kind and name may be left out, and is left alone then.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal, InvalidOperation
@@ -40,6 +41,7 @@ LATEST = "latest"
 MAX_ARMS = 32
 MAX_KEPT = 1_000
 MAX_SALT_CHARACTERS = 64
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 Label: TypeAlias = int | str
 """A version as a document names it: its number, an alias, `this` or `latest`."""
 
@@ -109,7 +111,7 @@ def check_distinct(documents: list[Document], problems: Problems) -> None:
     seen: dict[tuple[type, str], Place] = {}
     for document in documents:
         first = seen.setdefault((type(document), document.name), document.place)
-        if first is not document.place:
+        if document.name and first is not document.place:
             problems.add(document.place, f"{document.name} is described at {first} already")
 
 
@@ -163,10 +165,11 @@ def _serving(section: Section) -> dict[Label, Options]:
     found: dict[Label, Options] = {}
     for label in section:
         bounds = section.section(label)
-        if not label.isdecimal() and label not in (THIS, LATEST):
+        is_number = _NUMBER.fullmatch(label) is not None
+        if not is_number and label not in (THIS, LATEST):
             section.complain(label, f"{label!r} must be a version's number, `this` or `latest`")
-        if bounds is not None:
-            found[int(label) if label.isdecimal() else label] = _options(bounds)
+        elif bounds is not None:
+            found[int(label) if is_number else label] = _options(bounds)
     return found
 
 
@@ -323,18 +326,24 @@ def _version(value: object) -> tuple[str, Label] | None:
     return model, names.check_alias(label, "version")
 
 
-def _weight(value: object) -> int | None:
+def _weight(value: object) -> int:
     wanted = f"basis points from 0 to {FULL_WEIGHT} or per cent such as 12.5%, in steps of 0.01%"
     try:
-        if isinstance(value, str) and value.endswith("%"):
-            points = Decimal(value.removesuffix("%").strip()) * 100
-        else:
-            points = Decimal(_number(value, wanted) if value != 0 or isinstance(value, bool) else 0)
-    except InvalidOperation:
-        raise Unfit(wanted) from None
-    if not points.is_finite() or points != int(points) or not 0 <= points <= FULL_WEIGHT:
-        raise Unfit(wanted)
-    return int(points)
+        points = _points(value)
+        if 0 <= points <= FULL_WEIGHT and points == int(points):
+            return int(points)
+    except ArithmeticError:
+        pass
+    raise Unfit(wanted)
+
+
+def _points(value: object) -> Decimal:
+    """Raises ArithmeticError for what is no number."""
+    if isinstance(value, str) and value.endswith("%"):
+        return Decimal(value.removesuffix("%").strip()) * 100
+    if isinstance(value, int) and not isinstance(value, bool):
+        return Decimal(value)
+    raise InvalidOperation
 
 
 _KINDS: dict[str, Callable[[Section, str, Path], Document]] = {"Model": _model, "Endpoint": _endpoint}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -110,8 +111,8 @@ class Section:
         except InvalidName as error:
             self.complain(key, error.message)
         except Unfit as error:
-            self.complain(key, f"{key} must be {error}, not {value!r}")
-        except yaml.YAMLError as error:
+            self.complain(key, f"{key} must be {error}, not {reprlib.repr(value)}")
+        except (yaml.YAMLError, ValueError) as error:  # such as 2026-02-30, which looks like a date
             self.complain(key, f"{key} cannot be read: {error}")
         return instead
 

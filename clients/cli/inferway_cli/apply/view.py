@@ -9,7 +9,7 @@ from rich.text import Text
 
 from inferway.errors import InferwayError
 from inferway_cli.apply.acts import Act, Difference, Plan
-from inferway_cli.console import escaped, out
+from inferway_cli.console import out
 from inferway_cli.serving_words import counted
 
 FIELD_COLUMNS = 24
@@ -74,8 +74,8 @@ _SENTENCES = {"create": "to be created", "change": "to be changed", "none": "as 
 
 def _line(difference: Difference) -> Text:
     mark = "~" if difference.before and difference.after else "+" if difference.after else "-"
-    values = " -> ".join(escaped(value) for value in (difference.before, difference.after) if value)
-    return Text(f"  {mark} {escaped(difference.field):<{FIELD_COLUMNS}} {values}", style=_MARKS[mark])
+    values = " -> ".join(value for value in (difference.before, difference.after) if value)
+    return Text(f"  {mark} {difference.field:<{FIELD_COLUMNS}} {values}", style=_MARKS[mark])
 
 
 def _summary(plan: Plan) -> str:
