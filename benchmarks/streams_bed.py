@@ -27,8 +27,6 @@ BINARIES = OUT / "bin"
 STATELESS, STATEFUL, WIDE = "tiny", "recurrent", "affine"
 WIDTHS = {STATELESS: 32, STATEFUL: 6, WIDE: 3}
 """Of the models' inputs. An answer of WIDE is as large as its input, and costs next to nothing."""
-MAX_BATCH_ROWS = 1024
-"""Of the stateless models. With the 64 of default, two items of 32 rows fill a batch, and frames go by twos."""
 PLACEHOLDER_ID = (1 << 35) - 1
 """Of items in the files that the load generator reads."""
 SETTINGS = {
@@ -153,7 +151,7 @@ def bed(directory: Path) -> Iterator[Bed]:
     inline = resources_pb2.ISOLATION_INLINE
     state = [resources_pb2.StateBinding(input="state", output="next_state")]
     stateful = resources_pb2.VersionConfig(isolation=inline, state=state)
-    stateless = resources_pb2.VersionConfig(isolation=inline, max_batch_rows=MAX_BATCH_ROWS)
+    stateless = resources_pb2.VersionConfig(isolation=inline)
     with Stack(directory / "stack", settings=SETTINGS) as stack:
         publish(stack.registry.target, STATEFUL, directory / "eta" / "model", config=stateful)
         for model in (STATELESS, WIDE):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from inferway.errors import InvalidField, StreamProtocolViolated
+from inferway.errors import InvalidField, StreamProtocolViolated, TooManyConcurrent
 from inferway.prediction.v1 import prediction_service_pb2 as pb
 from inferway_gateway.doors.call import TimeLimits
 from inferway_gateway.doors.prediction_messages import FIELD_NAMES, selector_of
@@ -19,7 +19,7 @@ from inferway_gateway.sessions.sessions import Sessions, new_token, session_key
 from inferway_gateway.sessions.store import SessionRecord
 from inferway_gateway.stream_route import StreamRoute
 
-OPEN_SECONDS = 10.0
+OPEN_SECONDS = 30.0
 """A client that calls and does not open the stream for so long is sent away."""
 MAX_RESULTS_PER_MESSAGE = 1024
 
@@ -80,7 +80,8 @@ class StreamOpener:
             async with asyncio.timeout(OPEN_SECONDS):
                 first = await anext(requests, None)
         except TimeoutError:
-            first = None
+            # The client may well have sent it: with thousands that come back at once, it waits to be read.
+            raise TooManyConcurrent(f"the stream was not opened within {OPEN_SECONDS:g} s; try again") from None
         if first is None or not first.HasField("open"):
             raise StreamProtocolViolated.at("message", "the first message must be open", expected="open")
         opening = first.open
