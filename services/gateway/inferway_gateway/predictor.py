@@ -212,7 +212,8 @@ class Predictor:
 def _state_of(ask: Ask, version: Version, plan: StatePlan, rows: int) -> Sequence[Tensor]:
     if ask.state is None:
         raise SessionRequired(
-            f"{version.name} keeps state from item to item: open a stream (StreamPredict, or --stream), or name a sequence_id",
+            f"{version.name} keeps state from item to item: open a stream (StreamPredict, or --stream), or name a "
+            "sequence_id",
             model=version.model,
             version=version.number,
         )
