@@ -65,22 +65,14 @@ def log_either(tallies: Sequence[Tally], margin: float) -> float:
 def log_any(bins: Sequence[Sequence[Tally]], margin: float) -> float:
     """Evidence that not all of the bins keep within `margin`, up or down, of the same frequency on both arms.
 
-    The product over K bins of (1 - 1/K + E/K), E being the bin's own evidence. An event changes one factor, whose
-    expectation does not grow, so the product is evidence as well (V. Vovk, R. Wang, "E-values: calibration, combination
-    and applications", Annals of Statistics 2021, on products of sequential e-values). A few bins that shift need log K
-    more than if one knew them beforehand, several add up, and the others cost at most a factor of 4 together.
+    The mean over the bins, whatever they have to do with each other: one of K that shifts needs log K more than if one
+    had known it beforehand (V. Vovk, R. Wang, "E-values: calibration, combination and applications", Annals of
+    Statistics 2021: no symmetric way to merge evidence that may be dependent is better than the mean).
     """
-    if len(bins) < 2:  # noqa: PLR2004 - one bin has nothing to be compared with
-        return 0.0
-    weight = 1 / len(bins)
-    return sum(_log_sum([log1p(-weight), log(weight) + log_either(tallies, margin)]) for tallies in bins)
+    return log_mean([log_either(tallies, margin) for tallies in bins]) if bins else 0.0
 
 
 def log_mean(logs: Sequence[float]) -> float:
     """The logarithm of the mean of what these are logarithms of."""
-    return _log_sum(logs) - log(len(logs))
-
-
-def _log_sum(logs: Sequence[float]) -> float:
     most = max(logs)
-    return most + log(sum([exp(value - most) for value in logs]))
+    return most + log(sum([exp(value - most) for value in logs]) / len(logs))
