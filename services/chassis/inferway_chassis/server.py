@@ -198,7 +198,7 @@ def _options(max_message_bytes: int, *, share_port: bool) -> list[tuple[str, int
         ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
         # On a quick network, probing makes the window of every stream megabytes wide, and what is sent there is kept
-        # whether anybody reads it or not: fifty streams took gigabytes. For a message being read grpc makes room anyway.
+        # whether anybody reads it or not: fifty streams took gigabytes. For a message being read, grpc makes room.
         ("grpc.http2.bdp_probe", 0),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
         ("grpc.keepalive_permit_without_calls", 1),
