@@ -82,6 +82,13 @@ def test_the_canary_alone_needs_nobody_to_compare_with():
     assert judge(ERRORS, [QUIET, Phase(1.0, Counts(), met(1000))]).verdict is Verdict.CONTINUE
 
 
+def test_an_outage_that_is_over_leaves_the_judge_able_to_see():
+    """Only the weights in force say whether the stable arm can be compared with."""
+    outage = Phase(0.05, met(950, INTERNAL=900), met(50, INTERNAL=47))
+    assert judge(ERRORS, [QUIET, outage]).verdict is Verdict.NO_DATA
+    assert judge(ERRORS, [outage, QUIET]).verdict is Verdict.CONTINUE
+
+
 @pytest.mark.parametrize(("canary", "verdict"), [(125, Verdict.CONTINUE), (250, Verdict.HARM)])
 def test_slow_answers_have_a_margin(canary: int, verdict: Verdict):
     """A canary that is slower by no more than it may be is not rolled back."""
@@ -124,6 +131,15 @@ def test_safe_is_said_when_everything_asked_for_is_proven(internal: int, slow: i
     stable, canary = met(20000, INTERNAL=100, slow=400), met(20000, INTERNAL=internal, slow=slow)
     plan = Plan(tuple(replace(metric, alpha=0.02, margin=1.45) for metric in SURE.metrics if isinstance(metric, Rate)))
     assert judge(plan, [Phase(0.5, stable, canary)]).verdict is verdict
+
+
+def test_counts_add_up_field_by_field():
+    """What one gateway alone has met is kept, and nothing is counted twice."""
+    one = Counts(5, 3, {"INTERNAL": 1, "schema": 2}, {"scores": (1, 2)})
+    other = Counts(7, 4, {"INTERNAL": 10}, {"scores": (10, 20), "embedding": (4, 4)})
+    events, bins = {"INTERNAL": 11, "schema": 2}, {"scores": (11, 22), "embedding": (4, 4)}
+    assert one + other == other + one == Counts(12, 7, events, bins)
+    assert Phase(0.5, one, other).plus(other, one) == Phase(0.5, one + other, one + other)
 
 
 EVENTS = st.dictionaries(st.sampled_from(["INTERNAL", "UNAVAILABLE", "above_p95", "schema"]), st.integers(0, 50))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferway_registry.judge.split import PRIOR_UNITS, log_e
+from inferway_registry.judge.split import log_e
 
 
 def one_by_one(share: Fraction, arms: list[int]) -> Fraction:
@@ -17,7 +17,7 @@ def one_by_one(share: Fraction, arms: list[int]) -> Fraction:
     evidence, seen = Fraction(1), [0, 0]
     for arm in arms:
         chances = [1 - share, share]
-        evidence *= (PRIOR_UNITS * chances[arm] + seen[arm]) / (PRIOR_UNITS + sum(seen)) / chances[arm]
+        evidence *= (50 * chances[arm] + seen[arm]) / (50 + sum(seen)) / chances[arm]
         seen[arm] += 1
     return evidence
 
