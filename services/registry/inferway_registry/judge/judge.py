@@ -99,8 +99,7 @@ def _why(verdict: Verdict, findings: Iterable[Finding]) -> str:
 
 def _as_measured(phase: Phase) -> Phase:
     """With the share that the canary's newcomers had in place of the assigned one."""
-    newcomers = phase.canary.newcomers + phase.stable.newcomers
-    return replace(phase, share=phase.canary.newcomers / newcomers) if newcomers else phase
+    return replace(phase, share=split.measured((phase.share, phase.canary.newcomers, phase.stable.newcomers)))
 
 
 def _finding(plan: Plan, metric: Metric, phases: Sequence[Phase]) -> Finding:

@@ -27,6 +27,12 @@ def log_e(arrivals: Iterable[Arrivals]) -> float:
     return sum(_of_one(*arrival) for arrival in arrivals if 0 < arrival[0] < 1)
 
 
+def measured(arrivals: Arrivals) -> float:
+    """The canary's share as units arrived: the mean of the Beta distribution above after them; the assigned if none."""
+    share, canary, stable = arrivals
+    return (PRIOR_UNITS * share + canary) / (PRIOR_UNITS + canary + stable)
+
+
 def _of_one(share: float, canary: int, stable: int) -> float:
     one, other = PRIOR_UNITS * share, PRIOR_UNITS * (1 - share)
     marginal = _log_beta(one + canary, other + stable) - _log_beta(one, other)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferway_registry.judge.split import log_e
+from inferway_registry.judge.split import log_e, measured
 
 
 def one_by_one(share: Fraction, arms: list[int]) -> Fraction:
@@ -58,3 +58,10 @@ def test_settings_of_the_weights_multiply_and_lonely_arms_say_nothing():
     """Each setting has its own share; at full weight nothing was split."""
     one, other = (0.1, 130, 870), (0.5, 480, 520)
     assert log_e([one, other, (1.0, 900, 0), (0.0, 0, 900)]) == pytest.approx(log_e([one]) + log_e([other]))
+
+
+def test_the_measured_share_is_the_assigned_one_until_units_say_otherwise():
+    """A few newcomers of a late step do not decide what share its errors are judged by."""
+    assert measured((0.1, 0, 0)) == pytest.approx(0.1)
+    assert measured((0.1, 3, 0)) == pytest.approx(8 / 53)
+    assert measured((0.1, 20_000, 80_000)) == pytest.approx(0.2, abs=1e-4)
