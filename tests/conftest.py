@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from inferway.registry.v1 import resources_pb2
+from tests.testbed.eta import EtaModel, train
 from tests.testbed.processes import ServiceProcess
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
@@ -36,6 +37,12 @@ def pytest_sessionfinish(exitstatus: int) -> None:
     guard = threading.Timer(EXIT_SECONDS, os._exit, (exitstatus,))
     guard.daemon = True
     guard.start()
+
+
+@pytest.fixture(scope="session")
+def eta(tmp_path_factory: pytest.TempPathFactory) -> EtaModel:
+    """The arrival model of the examples, hardly trained; made once, since that takes half a minute."""
+    return train(tmp_path_factory.mktemp("eta"), "--days", "4", "--epochs", "4")
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ from inferway_client import Client
 from tests.chaos.acts import drain, kill_and_start, start
 from tests.chaos.lengths import LONG, rounds, seconds
 from tests.testbed import redis_server
-from tests.testbed.eta import EtaModel, train
+from tests.testbed.eta import EtaModel
 from tests.testbed.processes import ServiceProcess
 from tests.testbed.publishing import publish
 from tests.testbed.session_load import GROUPS, SessionFigures, close, item_of, sessions, share, wrong_states
@@ -85,10 +85,9 @@ class Bed:
 
 
 @pytest.fixture(scope="module")
-def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
+def bed(tmp_path_factory: pytest.TempPathFactory, eta: EtaModel) -> Iterator[Bed]:
     """Everything up, and the model ready on all workers."""
     directory = tmp_path_factory.mktemp("sessions")
-    eta = train(directory / "eta", "--days", "2", "--epochs", "1")
     with redis_server.running() as redis:
         store = {"INFERWAY_GATEWAY_SESSION_STORE": redis.url}
         with Stack(directory / "stack", workers_count=3, settings={"gateway": store}) as stack:

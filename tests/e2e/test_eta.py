@@ -20,18 +20,13 @@ from inferway.registry.v1.resources_pb2 import StateBinding
 from inferway.registry.v1.watch_service_pb2_grpc import WatchServiceStub
 from inferway_chassis.channel import open_channel
 from inferway_client import Client
-from tests.testbed.eta import EtaModel, train
+from tests.testbed.eta import EtaModel
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 BINDING = StateBinding(signature="serving_default", input="state", output="next_state", shape=[32])
-
-
-@pytest.fixture(scope="module")
-def eta(tmp_path_factory: pytest.TempPathFactory) -> EtaModel:
-    return train(tmp_path_factory.mktemp("eta"), "--days", "4", "--epochs", "4")
 
 
 def inferway(stack: Stack, *arguments: str) -> str:

@@ -12,17 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.testbed.eta import ROOT, EtaModel, train
+from tests.testbed.eta import ROOT, EtaModel
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 FLEET = [sys.executable, "-m", "examples.fleet", "--vehicles", "12"]
 START_SECONDS = 90
-
-
-@pytest.fixture(scope="module")
-def eta(tmp_path_factory: pytest.TempPathFactory) -> EtaModel:
-    return train(tmp_path_factory.mktemp("eta"), "--days", "4", "--epochs", "4")
 
 
 def test_nothing_is_lost_doubled_swapped_or_wrong_whatever_is_pressed(eta: EtaModel):

@@ -57,7 +57,7 @@ async def test_metadata_and_config_describe_the_signature(bed: Bed) -> None:
     assert (metadata.name, list(metadata.versions), metadata.platform) == ("echo", ["1"], "tensorflow_savedmodel")
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs] == [("x", "FP32", [-1, 4])]
     assert [(t.name, t.datatype, list(t.shape)) for t in metadata.outputs] == [("y", "FP32", [-1, 4])]
-    assert config.max_batch_size == 64
+    assert config.max_batch_size == 512
     assert [(t.name, t.data_type, list(t.dims)) for t in config.input] == [("x", 11, [4])]
     assert server.name == "inferway"
 

@@ -153,6 +153,7 @@ async def test_copies_come_and_go_without_a_reload(registry: FakeRegistry, worke
     async with worker() as server, GatewaySide(f"127.0.0.1:{server.port}") as gateway:
         await gateway.ready(V1)
         [first] = runners()
+        unset = (await instances(registry, 1)).plan.max_batch_rows
         await publish(registry, instances=2, max_batch_rows=3, buckets=[1, 3])
         status = await instances(registry, 2)
         assert (status.plan.max_batch_rows, list(status.plan.buckets)) == (3, [1, 3])
@@ -161,7 +162,8 @@ async def test_copies_come_and_go_without_a_reload(registry: FakeRegistry, worke
 
         await publish(registry)
         status = await instances(registry, 1)
-        assert (status.plan.max_batch_rows, list(status.plan.buckets)) == (64, [])
+        assert (status.plan.max_batch_rows, list(status.plan.buckets)) == (unset, [])
+        assert unset != 3
         await doubles(gateway, 2)
         async with asyncio.timeout(30):
             while runners() != [first]:

@@ -24,7 +24,7 @@ EXTENSIONS = (
     "parameters",
 )
 """Triton's names for what is served in full."""
-_DEFAULT_MAX_BATCH_ROWS = 64
+_DEFAULT_MAX_BATCH_ROWS = 512
 """What tools are told of a version whose publisher left the limit to the worker."""
 _TYPES: dict[Datatype, config_pb.DataType.ValueType] = {
     datatype: config_pb.TYPE_STRING if datatype is Datatype.BYTES else config_pb.DataType.Value(f"TYPE_{datatype.name}")
