@@ -77,8 +77,8 @@ gen: $(GEN)/.installed ## Regenerate the Python modules of the protos
 lock: setup-dev ## Rewrite requirements/ from the pyproject files; ARGS=--upgrade takes the newest
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/lock.py $(ARGS)
 
-bench: setup-dev ## Measure against baselines; ARGS go to the benchmark
-	@exec $(BIN)/python benchmarks/run.py $(ARGS)
+bench: setup-dev ## Measure against baselines, calls first and then streams; ARGS go to the measure of calls
+	@calls=0; $(BIN)/python benchmarks/run.py $(ARGS) || calls=$$?; $(BIN)/python benchmarks/streams.py && exit $$calls
 
 bench-engine: setup-dev ## Measure the inference engine against TensorFlow in process
 	@exec $(BIN)/python benchmarks/engine.py $(ARGS)
