@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import psutil
 from grpc import aio
@@ -132,8 +133,9 @@ async def _one(server: Watched, begun: Begun, cancel_after: float) -> None:
     try:
         await ending
         server.outcomes["answered"] += 1
-    except aio.AioRpcError as error:
-        server.outcomes[error.code().name] += 1
+    except aio.AioRpcError as error:  # of a call that was cancelled just as it got its headers, too
+        was_cancelled = error.code() is grpc.StatusCode.CANCELLED and asyncio.get_running_loop().time() >= timer.when()
+        server.outcomes["cancelled" if was_cancelled else error.code().name] += 1
     except (asyncio.CancelledError, asyncio.InvalidStateError):  # the latter from a write to a cancelled call
         server.outcomes["cancelled"] += 1
     finally:

@@ -158,7 +158,7 @@ async def test_who_leaves_is_computed_for_no_more(bed: Bed, how: str) -> None:
         await bed.servicer.abandoned.wait()
 
     assert bed.servicer.seconds_left is not None
-    assert 0 < bed.servicer.seconds_left <= 30
+    assert 0 < bed.servicer.seconds_left <= 31  # gRPC sends three digits of a deadline, rounded up
 
 
 async def test_without_a_deadline_there_is_none(bed: Bed) -> None:
