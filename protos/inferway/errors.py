@@ -341,6 +341,12 @@ class SessionNotFound(NotFound):
     reason = "SESSION_NOT_FOUND"
 
 
+class RolloutNotFound(NotFound):
+    """No such rollout, or none where the newest or the active one was asked for."""
+
+    reason = "ROLLOUT_NOT_FOUND"
+
+
 class EndpointExists(AlreadyExists):
     """An endpoint of that name exists."""
 
@@ -357,6 +363,18 @@ class VersionLoadFailed(FailedPrecondition):
     """No worker could load the version."""
 
     reason = "VERSION_LOAD_FAILED"
+
+
+class RolloutActive(FailedPrecondition):
+    """A rollout drives the endpoint."""
+
+    reason = "ROLLOUT_ACTIVE"
+
+
+class RolloutState(FailedPrecondition):
+    """The rollout's state does not permit it."""
+
+    reason = "ROLLOUT_STATE"
 
 
 class ResourceInUse(FailedPrecondition):

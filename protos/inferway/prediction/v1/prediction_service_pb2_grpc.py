@@ -29,7 +29,12 @@ class PredictionServiceStub(object):
     """Predictions by the models behind endpoints.
 
     Metadata honoured on every call: `traceparent`, `tracestate` (W3C trace context), `x-criticality`
-    (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated).
+    (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated),
+    `x-affinity-key` (what traffic is split by, where the message says nothing else).
+
+    Metadata of answers, where an endpoint has more than one arm: `x-inferway-arm`, `x-inferway-version`,
+    `x-inferway-generation` (of the endpoint's weights) and `x-inferway-propensity` (the chance of that arm, in basis
+    points; 0 if the caller named a version or matched a rule).
     """
 
     def __init__(self, channel):
@@ -54,7 +59,12 @@ class PredictionServiceServicer(object):
     """Predictions by the models behind endpoints.
 
     Metadata honoured on every call: `traceparent`, `tracestate` (W3C trace context), `x-criticality`
-    (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated).
+    (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated),
+    `x-affinity-key` (what traffic is split by, where the message says nothing else).
+
+    Metadata of answers, where an endpoint has more than one arm: `x-inferway-arm`, `x-inferway-version`,
+    `x-inferway-generation` (of the endpoint's weights) and `x-inferway-propensity` (the chance of that arm, in basis
+    points; 0 if the caller named a version or matched a rule).
     """
 
     def Predict(self, request, context):
@@ -115,7 +125,12 @@ class PredictionService(object):
     """Predictions by the models behind endpoints.
 
     Metadata honoured on every call: `traceparent`, `tracestate` (W3C trace context), `x-criticality`
-    (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated).
+    (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated),
+    `x-affinity-key` (what traffic is split by, where the message says nothing else).
+
+    Metadata of answers, where an endpoint has more than one arm: `x-inferway-arm`, `x-inferway-version`,
+    `x-inferway-generation` (of the endpoint's weights) and `x-inferway-propensity` (the chance of that arm, in basis
+    points; 0 if the caller named a version or matched a rule).
     """
 
     @staticmethod

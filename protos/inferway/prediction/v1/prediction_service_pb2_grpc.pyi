@@ -16,7 +16,12 @@ class PredictionServiceStub:
     """Predictions by the models behind endpoints.
 
     Metadata honoured on every call: `traceparent`, `tracestate` (W3C trace context), `x-criticality`
-    (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated).
+    (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated),
+    `x-affinity-key` (what traffic is split by, where the message says nothing else).
+
+    Metadata of answers, where an endpoint has more than one arm: `x-inferway-arm`, `x-inferway-version`,
+    `x-inferway-generation` (of the endpoint's weights) and `x-inferway-propensity` (the chance of that arm, in basis
+    points; 0 if the caller named a version or matched a rule).
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -50,7 +55,12 @@ class PredictionServiceServicer(metaclass=_abc_1.ABCMeta):
     """Predictions by the models behind endpoints.
 
     Metadata honoured on every call: `traceparent`, `tracestate` (W3C trace context), `x-criticality`
-    (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated).
+    (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated),
+    `x-affinity-key` (what traffic is split by, where the message says nothing else).
+
+    Metadata of answers, where an endpoint has more than one arm: `x-inferway-arm`, `x-inferway-version`,
+    `x-inferway-generation` (of the endpoint's weights) and `x-inferway-propensity` (the chance of that arm, in basis
+    points; 0 if the caller named a version or matched a rule).
     """
 
     @_abc_1.abstractmethod

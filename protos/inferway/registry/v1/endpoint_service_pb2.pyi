@@ -31,7 +31,7 @@ class CreateEndpointRequest(_message.Message):
     """Makes the call repeatable; a UUID."""
     @_builtins.property
     def endpoint(self) -> _resources_pb2.Endpoint:
-        """`name`, `arms` and optionally `salt` and `stream_policy` are read."""
+        """`name`, `arms` and optionally `salt`, `stream_policy` and `match_rules` are read."""
 
     def __init__(
         self,
@@ -183,8 +183,9 @@ class UpdateEndpointRequest(_message.Message):
     """Makes the call repeatable; a UUID."""
     @_builtins.property
     def endpoint(self) -> _resources_pb2.Endpoint:
-        """`name`, `arms`, `salt` (kept if empty), `automatic` (then arms must be empty), `stream_policy` (kept if not set) and
-        `etag` (if set, must be current) are read.
+        """`name`, `arms`, `salt` (kept if empty), `automatic` (then arms must be empty), `stream_policy` (kept if not set),
+        `match_rules` and `etag` (if set, must be current) are read. While a rollout drives the endpoint, only
+        `stream_policy` may change.
         """
 
     def __init__(

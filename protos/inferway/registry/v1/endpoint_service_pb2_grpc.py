@@ -96,8 +96,8 @@ class EndpointServiceServicer(object):
     def UpdateEndpoint(self, request, context):
         """Sets arms, weights and salt, or hands the endpoint back to automatic.
 
-        Errors: INVALID_FIELD, INVALID_NAME, ENDPOINT_NOT_FOUND, VERSION_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED,
-        STORE_UNAVAILABLE.
+        Errors: INVALID_FIELD, INVALID_NAME, ENDPOINT_NOT_FOUND, VERSION_NOT_FOUND, ROLLOUT_ACTIVE, ETAG_MISMATCH,
+        REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,8 +34,8 @@ class EndpointServiceStub:
     UpdateEndpoint: _aio.UnaryUnaryMultiCallable[_endpoint_service_pb2.UpdateEndpointRequest, _endpoint_service_pb2.UpdateEndpointResponse]
     """Sets arms, weights and salt, or hands the endpoint back to automatic.
 
-    Errors: INVALID_FIELD, INVALID_NAME, ENDPOINT_NOT_FOUND, VERSION_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED,
-    STORE_UNAVAILABLE.
+    Errors: INVALID_FIELD, INVALID_NAME, ENDPOINT_NOT_FOUND, VERSION_NOT_FOUND, ROLLOUT_ACTIVE, ETAG_MISMATCH,
+    REQUEST_ID_REUSED, STORE_UNAVAILABLE.
     """
     DeleteEndpoint: _aio.UnaryUnaryMultiCallable[_endpoint_service_pb2.DeleteEndpointRequest, _endpoint_service_pb2.DeleteEndpointResponse]
     """Deletes an endpoint. That of a model's own name goes with its model only.
@@ -88,8 +88,8 @@ class EndpointServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_endpoint_service_pb2.UpdateEndpointResponse]:
         """Sets arms, weights and salt, or hands the endpoint back to automatic.
 
-        Errors: INVALID_FIELD, INVALID_NAME, ENDPOINT_NOT_FOUND, VERSION_NOT_FOUND, ETAG_MISMATCH, REQUEST_ID_REUSED,
-        STORE_UNAVAILABLE.
+        Errors: INVALID_FIELD, INVALID_NAME, ENDPOINT_NOT_FOUND, VERSION_NOT_FOUND, ROLLOUT_ACTIVE, ETAG_MISMATCH,
+        REQUEST_ID_REUSED, STORE_UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

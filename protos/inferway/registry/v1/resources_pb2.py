@@ -24,11 +24,12 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from inferway.registry.v1 import rollouts_pb2 as inferway_dot_registry_dot_v1_dot_rollouts__pb2
 from inferway.type.v1 import tensor_pb2 as inferway_dot_type_dot_v1_dot_tensor__pb2
 from inferway.worker.v1 import worker_service_pb2 as inferway_dot_worker_dot_v1_dot_worker__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$inferway/registry/v1/resources.proto\x12\x14inferway.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dinferway/type/v1/tensor.proto\x1a\'inferway/worker/v1/worker_service.proto\"\xd8\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07\x61liases\x18\x02 \x03(\x0b\x32\x1b.inferway.registry.v1.Alias\x12\x17\n\x0fversion_numbers\x18\x03 \x03(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12;\n\x0eversion_policy\x18\x06 \x01(\x0b\x32#.inferway.registry.v1.VersionPolicy\"\x99\x01\n\rVersionPolicy\x12\x10\n\x06latest\x18\x01 \x01(\x05H\x00\x12\x30\n\x03\x61ll\x18\x02 \x01(\x0b\x32!.inferway.registry.v1.AllVersionsH\x00\x12:\n\x08specific\x18\x03 \x01(\x0b\x32&.inferway.registry.v1.SpecificVersionsH\x00\x42\x08\n\x06policy\"\r\n\x0b\x41llVersions\"$\n\x10SpecificVersions\x12\x10\n\x08versions\x18\x01 \x03(\x03\"\'\n\x05\x41lias\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\xab\x04\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x37\n\x05state\x18\x03 \x01(\x0e\x32(.inferway.registry.v1.ModelVersion.State\x12.\n\x07runtime\x18\x04 \x01(\x0e\x32\x1d.inferway.registry.v1.Runtime\x12\x30\n\x08manifest\x18\x05 \x01(\x0b\x32\x1e.inferway.registry.v1.Manifest\x12/\n\nsignatures\x18\x06 \x03(\x0b\x32\x1b.inferway.type.v1.Signature\x12\x33\n\x06\x63onfig\x18\x07 \x01(\x0b\x32#.inferway.registry.v1.VersionConfig\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x34\n\x07workers\x18\n \x03(\x0b\x32#.inferway.registry.v1.WorkerVersion\x12=\n\x0fserving_options\x18\x0b \x01(\x0b\x32$.inferway.registry.v1.ServingOptions\"G\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_PUBLISHED\x10\x01\x12\x12\n\x0eSTATE_UNLOADED\x10\x02\"\x80\x01\n\x0eServingOptions\x12\x16\n\x0emax_batch_rows\x18\x01 \x01(\x05\x12\x32\n\x0fmax_queue_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x62uckets\x18\x03 \x03(\x05\x12\x11\n\tinstances\x18\x04 \x01(\x05\"R\n\rWorkerVersion\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x31\n\x06status\x18\x02 \x01(\x0b\x32!.inferway.worker.v1.VersionStatus\"M\n\x08Manifest\x12\x31\n\tartifacts\x18\x01 \x03(\x0b\x32\x1e.inferway.registry.v1.Artifact\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"<\n\x08\x41rtifact\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\xec\x02\n\rVersionConfig\x12\x19\n\x11\x66orbid_nan_inputs\x18\x01 \x03(\t\x12\x17\n\nidempotent\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\x0emax_batch_rows\x18\x03 \x01(\x05\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12?\n\x06labels\x18\x05 \x03(\x0b\x32/.inferway.registry.v1.VersionConfig.LabelsEntry\x12\x32\n\tisolation\x18\x06 \x01(\x0e\x32\x1f.inferway.registry.v1.Isolation\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x03\x12\x31\n\x05state\x18\x08 \x03(\x0b\x32\".inferway.registry.v1.StateBinding\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_idempotent\"`\n\x0cStateBinding\x12\x11\n\tsignature\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x0e\n\x06output\x18\x03 \x01(\t\x12\r\n\x05shape\x18\x04 \x03(\x03\x12\x0f\n\x07initial\x18\x05 \x01(\x0c\"\xa0\x02\n\x06Upload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\x07runtime\x18\x03 \x01(\x0e\x32\x1d.inferway.registry.v1.Runtime\x12\x30\n\x08manifest\x18\x04 \x01(\x0b\x32\x1e.inferway.registry.v1.Manifest\x12\x31\n\x05\x66iles\x18\x05 \x03(\x0b\x32\".inferway.registry.v1.UploadedFile\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x06\x63onfig\x18\x07 \x01(\x0b\x32#.inferway.registry.v1.VersionConfig\"5\n\x0cUploadedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x17\n\x0f\x63ommitted_bytes\x18\x02 \x01(\x03\"\x86\x02\n\x08\x45ndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04\x61rms\x18\x02 \x03(\x0b\x32\x19.inferway.registry.v1.Arm\x12\x0c\n\x04salt\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12\x11\n\tautomatic\x18\x05 \x01(\x08\x12\x14\n\x0cnext_version\x18\x06 \x01(\t\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\rstream_policy\x18\t \x01(\x0e\x32\".inferway.registry.v1.StreamPolicy\"@\n\x03\x41rm\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x1b\n\x13weight_basis_points\x18\x03 \x01(\x05\"\xd0\x02\n\x06Worker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x38\n\x06labels\x18\x04 \x03(\x0b\x32(.inferway.registry.v1.Worker.LabelsEntry\x12\x33\n\x08versions\x18\x05 \x03(\x0b\x32!.inferway.worker.v1.VersionStatus\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x35\n\x11lease_expire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*`\n\x07Runtime\x12\x17\n\x13RUNTIME_UNSPECIFIED\x10\x00\x12\x16\n\x12RUNTIME_TENSORFLOW\x10\x01\x12\x10\n\x0cRUNTIME_ONNX\x10\x02\x12\x12\n\x0eRUNTIME_LITERT\x10\x03*h\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x15\n\x11ISOLATION_PROCESS\x10\x01\x12\x13\n\x0fISOLATION_GROUP\x10\x02\x12\x14\n\x10ISOLATION_INLINE\x10\x03*b\n\x0cStreamPolicy\x12\x1d\n\x19STREAM_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14STREAM_POLICY_FINISH\x10\x01\x12\x19\n\x15STREAM_POLICY_MIGRATE\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$inferway/registry/v1/resources.proto\x12\x14inferway.registry.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a#inferway/registry/v1/rollouts.proto\x1a\x1dinferway/type/v1/tensor.proto\x1a\'inferway/worker/v1/worker_service.proto\"\xd8\x01\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x07\x61liases\x18\x02 \x03(\x0b\x32\x1b.inferway.registry.v1.Alias\x12\x17\n\x0fversion_numbers\x18\x03 \x03(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12;\n\x0eversion_policy\x18\x06 \x01(\x0b\x32#.inferway.registry.v1.VersionPolicy\"\x99\x01\n\rVersionPolicy\x12\x10\n\x06latest\x18\x01 \x01(\x05H\x00\x12\x30\n\x03\x61ll\x18\x02 \x01(\x0b\x32!.inferway.registry.v1.AllVersionsH\x00\x12:\n\x08specific\x18\x03 \x01(\x0b\x32&.inferway.registry.v1.SpecificVersionsH\x00\x42\x08\n\x06policy\"\r\n\x0b\x41llVersions\"$\n\x10SpecificVersions\x12\x10\n\x08versions\x18\x01 \x03(\x03\"\'\n\x05\x41lias\x12\r\n\x05\x61lias\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\xab\x04\n\x0cModelVersion\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\x12\x37\n\x05state\x18\x03 \x01(\x0e\x32(.inferway.registry.v1.ModelVersion.State\x12.\n\x07runtime\x18\x04 \x01(\x0e\x32\x1d.inferway.registry.v1.Runtime\x12\x30\n\x08manifest\x18\x05 \x01(\x0b\x32\x1e.inferway.registry.v1.Manifest\x12/\n\nsignatures\x18\x06 \x03(\x0b\x32\x1b.inferway.type.v1.Signature\x12\x33\n\x06\x63onfig\x18\x07 \x01(\x0b\x32#.inferway.registry.v1.VersionConfig\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\t \x01(\t\x12\x34\n\x07workers\x18\n \x03(\x0b\x32#.inferway.registry.v1.WorkerVersion\x12=\n\x0fserving_options\x18\x0b \x01(\x0b\x32$.inferway.registry.v1.ServingOptions\"G\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_PUBLISHED\x10\x01\x12\x12\n\x0eSTATE_UNLOADED\x10\x02\"\x80\x01\n\x0eServingOptions\x12\x16\n\x0emax_batch_rows\x18\x01 \x01(\x05\x12\x32\n\x0fmax_queue_delay\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07\x62uckets\x18\x03 \x03(\x05\x12\x11\n\tinstances\x18\x04 \x01(\x05\"R\n\rWorkerVersion\x12\x0e\n\x06worker\x18\x01 \x01(\t\x12\x31\n\x06status\x18\x02 \x01(\x0b\x32!.inferway.worker.v1.VersionStatus\"M\n\x08Manifest\x12\x31\n\tartifacts\x18\x01 \x03(\x0b\x32\x1e.inferway.registry.v1.Artifact\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\"<\n\x08\x41rtifact\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x12\n\nsize_bytes\x18\x02 \x01(\x03\x12\x0e\n\x06sha256\x18\x03 \x01(\t\"\xec\x02\n\rVersionConfig\x12\x19\n\x11\x66orbid_nan_inputs\x18\x01 \x03(\t\x12\x17\n\nidempotent\x18\x02 \x01(\x08H\x00\x88\x01\x01\x12\x16\n\x0emax_batch_rows\x18\x03 \x01(\x05\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12?\n\x06labels\x18\x05 \x03(\x0b\x32/.inferway.registry.v1.VersionConfig.LabelsEntry\x12\x32\n\tisolation\x18\x06 \x01(\x0e\x32\x1f.inferway.registry.v1.Isolation\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x03\x12\x31\n\x05state\x18\x08 \x03(\x0b\x32\".inferway.registry.v1.StateBinding\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_idempotent\"`\n\x0cStateBinding\x12\x11\n\tsignature\x18\x01 \x01(\t\x12\r\n\x05input\x18\x02 \x01(\t\x12\x0e\n\x06output\x18\x03 \x01(\t\x12\r\n\x05shape\x18\x04 \x03(\x03\x12\x0f\n\x07initial\x18\x05 \x01(\x0c\"\xa0\x02\n\x06Upload\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\x07runtime\x18\x03 \x01(\x0e\x32\x1d.inferway.registry.v1.Runtime\x12\x30\n\x08manifest\x18\x04 \x01(\x0b\x32\x1e.inferway.registry.v1.Manifest\x12\x31\n\x05\x66iles\x18\x05 \x03(\x0b\x32\".inferway.registry.v1.UploadedFile\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x33\n\x06\x63onfig\x18\x07 \x01(\x0b\x32#.inferway.registry.v1.VersionConfig\"5\n\x0cUploadedFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x17\n\x0f\x63ommitted_bytes\x18\x02 \x01(\x03\"\xf5\x02\n\x08\x45ndpoint\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x04\x61rms\x18\x02 \x03(\x0b\x32\x19.inferway.registry.v1.Arm\x12\x0c\n\x04salt\x18\x03 \x01(\t\x12\x12\n\ngeneration\x18\x04 \x01(\x03\x12\x11\n\tautomatic\x18\x05 \x01(\x08\x12\x14\n\x0cnext_version\x18\x06 \x01(\t\x12\x0c\n\x04\x65tag\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\rstream_policy\x18\t \x01(\x0e\x32\".inferway.registry.v1.StreamPolicy\x12\x34\n\x0bmatch_rules\x18\n \x03(\x0b\x32\x1f.inferway.registry.v1.MatchRule\x12\x37\n\x07rollout\x18\x0b \x01(\x0b\x32&.inferway.registry.v1.RolloutDirective\"J\n\tMatchRule\x12\x30\n\x05match\x18\x01 \x01(\x0b\x32!.inferway.registry.v1.HeaderMatch\x12\x0b\n\x03\x61rm\x18\x02 \x01(\t\"\x95\x02\n\x10RolloutDirective\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x12\n\nstable_arm\x18\x02 \x01(\t\x12\x15\n\rcandidate_arm\x18\x03 \x01(\t\x12\x0e\n\x06\x63ounts\x18\x04 \x01(\x08\x12\x10\n\x08profiles\x18\x05 \x01(\x08\x12\x0e\n\x06p95_us\x18\x06 \x01(\x03\x12\x0e\n\x06p99_us\x18\x07 \x01(\x03\x12\x37\n\x0coutput_edges\x18\x08 \x03(\x0b\x32!.inferway.registry.v1.OutputEdges\x12\x13\n\x0b\x62rake_alpha\x18\t \x01(\x01\x12\x35\n\x06mirror\x18\n \x01(\x0b\x32%.inferway.registry.v1.MirrorDirective\",\n\x0bOutputEdges\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\r\n\x05\x65\x64ges\x18\x02 \x03(\x01\"T\n\x0fMirrorDirective\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x30\n\x06mirror\x18\x02 \x01(\x0b\x32 .inferway.registry.v1.MirrorSpec\"@\n\x03\x41rm\x12\x0b\n\x03\x61rm\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x1b\n\x13weight_basis_points\x18\x03 \x01(\x05\"\xd0\x02\n\x06Worker\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x62oot_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x03 \x01(\t\x12\x38\n\x06labels\x18\x04 \x03(\x0b\x32(.inferway.registry.v1.Worker.LabelsEntry\x12\x33\n\x08versions\x18\x05 \x03(\x0b\x32!.inferway.worker.v1.VersionStatus\x12\x10\n\x08\x64raining\x18\x06 \x01(\x08\x12\x35\n\x11lease_expire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01*`\n\x07Runtime\x12\x17\n\x13RUNTIME_UNSPECIFIED\x10\x00\x12\x16\n\x12RUNTIME_TENSORFLOW\x10\x01\x12\x10\n\x0cRUNTIME_ONNX\x10\x02\x12\x12\n\x0eRUNTIME_LITERT\x10\x03*h\n\tIsolation\x12\x19\n\x15ISOLATION_UNSPECIFIED\x10\x00\x12\x15\n\x11ISOLATION_PROCESS\x10\x01\x12\x13\n\x0fISOLATION_GROUP\x10\x02\x12\x14\n\x10ISOLATION_INLINE\x10\x03*b\n\x0cStreamPolicy\x12\x1d\n\x19STREAM_POLICY_UNSPECIFIED\x10\x00\x12\x18\n\x14STREAM_POLICY_FINISH\x10\x01\x12\x19\n\x15STREAM_POLICY_MIGRATE\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,50 +40,58 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VERSIONCONFIG_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_WORKER_LABELSENTRY']._loaded_options = None
   _globals['_WORKER_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_RUNTIME']._serialized_start=3063
-  _globals['_RUNTIME']._serialized_end=3159
-  _globals['_ISOLATION']._serialized_start=3161
-  _globals['_ISOLATION']._serialized_end=3265
-  _globals['_STREAMPOLICY']._serialized_start=3267
-  _globals['_STREAMPOLICY']._serialized_end=3365
-  _globals['_MODEL']._serialized_start=200
-  _globals['_MODEL']._serialized_end=416
-  _globals['_VERSIONPOLICY']._serialized_start=419
-  _globals['_VERSIONPOLICY']._serialized_end=572
-  _globals['_ALLVERSIONS']._serialized_start=574
-  _globals['_ALLVERSIONS']._serialized_end=587
-  _globals['_SPECIFICVERSIONS']._serialized_start=589
-  _globals['_SPECIFICVERSIONS']._serialized_end=625
-  _globals['_ALIAS']._serialized_start=627
-  _globals['_ALIAS']._serialized_end=666
-  _globals['_MODELVERSION']._serialized_start=669
-  _globals['_MODELVERSION']._serialized_end=1224
-  _globals['_MODELVERSION_STATE']._serialized_start=1153
-  _globals['_MODELVERSION_STATE']._serialized_end=1224
-  _globals['_SERVINGOPTIONS']._serialized_start=1227
-  _globals['_SERVINGOPTIONS']._serialized_end=1355
-  _globals['_WORKERVERSION']._serialized_start=1357
-  _globals['_WORKERVERSION']._serialized_end=1439
-  _globals['_MANIFEST']._serialized_start=1441
-  _globals['_MANIFEST']._serialized_end=1518
-  _globals['_ARTIFACT']._serialized_start=1520
-  _globals['_ARTIFACT']._serialized_end=1580
-  _globals['_VERSIONCONFIG']._serialized_start=1583
-  _globals['_VERSIONCONFIG']._serialized_end=1947
-  _globals['_VERSIONCONFIG_LABELSENTRY']._serialized_start=1887
-  _globals['_VERSIONCONFIG_LABELSENTRY']._serialized_end=1932
-  _globals['_STATEBINDING']._serialized_start=1949
-  _globals['_STATEBINDING']._serialized_end=2045
-  _globals['_UPLOAD']._serialized_start=2048
-  _globals['_UPLOAD']._serialized_end=2336
-  _globals['_UPLOADEDFILE']._serialized_start=2338
-  _globals['_UPLOADEDFILE']._serialized_end=2391
-  _globals['_ENDPOINT']._serialized_start=2394
-  _globals['_ENDPOINT']._serialized_end=2656
-  _globals['_ARM']._serialized_start=2658
-  _globals['_ARM']._serialized_end=2722
-  _globals['_WORKER']._serialized_start=2725
-  _globals['_WORKER']._serialized_end=3061
-  _globals['_WORKER_LABELSENTRY']._serialized_start=1887
-  _globals['_WORKER_LABELSENTRY']._serialized_end=1932
+  _globals['_RUNTIME']._serialized_start=3699
+  _globals['_RUNTIME']._serialized_end=3795
+  _globals['_ISOLATION']._serialized_start=3797
+  _globals['_ISOLATION']._serialized_end=3901
+  _globals['_STREAMPOLICY']._serialized_start=3903
+  _globals['_STREAMPOLICY']._serialized_end=4001
+  _globals['_MODEL']._serialized_start=237
+  _globals['_MODEL']._serialized_end=453
+  _globals['_VERSIONPOLICY']._serialized_start=456
+  _globals['_VERSIONPOLICY']._serialized_end=609
+  _globals['_ALLVERSIONS']._serialized_start=611
+  _globals['_ALLVERSIONS']._serialized_end=624
+  _globals['_SPECIFICVERSIONS']._serialized_start=626
+  _globals['_SPECIFICVERSIONS']._serialized_end=662
+  _globals['_ALIAS']._serialized_start=664
+  _globals['_ALIAS']._serialized_end=703
+  _globals['_MODELVERSION']._serialized_start=706
+  _globals['_MODELVERSION']._serialized_end=1261
+  _globals['_MODELVERSION_STATE']._serialized_start=1190
+  _globals['_MODELVERSION_STATE']._serialized_end=1261
+  _globals['_SERVINGOPTIONS']._serialized_start=1264
+  _globals['_SERVINGOPTIONS']._serialized_end=1392
+  _globals['_WORKERVERSION']._serialized_start=1394
+  _globals['_WORKERVERSION']._serialized_end=1476
+  _globals['_MANIFEST']._serialized_start=1478
+  _globals['_MANIFEST']._serialized_end=1555
+  _globals['_ARTIFACT']._serialized_start=1557
+  _globals['_ARTIFACT']._serialized_end=1617
+  _globals['_VERSIONCONFIG']._serialized_start=1620
+  _globals['_VERSIONCONFIG']._serialized_end=1984
+  _globals['_VERSIONCONFIG_LABELSENTRY']._serialized_start=1924
+  _globals['_VERSIONCONFIG_LABELSENTRY']._serialized_end=1969
+  _globals['_STATEBINDING']._serialized_start=1986
+  _globals['_STATEBINDING']._serialized_end=2082
+  _globals['_UPLOAD']._serialized_start=2085
+  _globals['_UPLOAD']._serialized_end=2373
+  _globals['_UPLOADEDFILE']._serialized_start=2375
+  _globals['_UPLOADEDFILE']._serialized_end=2428
+  _globals['_ENDPOINT']._serialized_start=2431
+  _globals['_ENDPOINT']._serialized_end=2804
+  _globals['_MATCHRULE']._serialized_start=2806
+  _globals['_MATCHRULE']._serialized_end=2880
+  _globals['_ROLLOUTDIRECTIVE']._serialized_start=2883
+  _globals['_ROLLOUTDIRECTIVE']._serialized_end=3160
+  _globals['_OUTPUTEDGES']._serialized_start=3162
+  _globals['_OUTPUTEDGES']._serialized_end=3206
+  _globals['_MIRRORDIRECTIVE']._serialized_start=3208
+  _globals['_MIRRORDIRECTIVE']._serialized_end=3292
+  _globals['_ARM']._serialized_start=3294
+  _globals['_ARM']._serialized_end=3358
+  _globals['_WORKER']._serialized_start=3361
+  _globals['_WORKER']._serialized_end=3697
+  _globals['_WORKER_LABELSENTRY']._serialized_start=1924
+  _globals['_WORKER_LABELSENTRY']._serialized_end=1969
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from inferway.registry.v1 import rollouts_pb2 as _rollouts_pb2
 from inferway.type.v1 import tensor_pb2 as _tensor_pb2
 from inferway.worker.v1 import worker_service_pb2 as _worker_service_pb2
 import builtins as _builtins
@@ -700,6 +701,8 @@ class Endpoint(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     STREAM_POLICY_FIELD_NUMBER: _builtins.int
+    MATCH_RULES_FIELD_NUMBER: _builtins.int
+    ROLLOUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`endpoints/{endpoint}`."""
     salt: _builtins.str
@@ -722,6 +725,14 @@ class Endpoint(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
 
+    @_builtins.property
+    def match_rules(self) -> _containers.RepeatedCompositeFieldContainer[Global___MatchRule]:
+        """Calls with certain headers, and the arm that they get whatever the weights; the first that matches decides."""
+
+    @_builtins.property
+    def rollout(self) -> Global___RolloutDirective:
+        """What gateways do for the rollout that drives the endpoint; absent if none does. Output only."""
+
     def __init__(
         self,
         *,
@@ -734,14 +745,162 @@ class Endpoint(_message.Message):
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         stream_policy: Global___StreamPolicy.ValueType = ...,
+        match_rules: _abc.Iterable[Global___MatchRule] | None = ...,
+        rollout: Global___RolloutDirective | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rollout", b"rollout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "automatic", b"automatic", "create_time", b"create_time", "etag", b"etag", "generation", b"generation", "name", b"name", "next_version", b"next_version", "salt", b"salt", "stream_policy", b"stream_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "automatic", b"automatic", "create_time", b"create_time", "etag", b"etag", "generation", b"generation", "match_rules", b"match_rules", "name", b"name", "next_version", b"next_version", "rollout", b"rollout", "salt", b"salt", "stream_policy", b"stream_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
+
+@_typing.final
+class MatchRule(_message.Message):
+    """Sends calls with a certain header to an arm."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MATCH_FIELD_NUMBER: _builtins.int
+    ARM_FIELD_NUMBER: _builtins.int
+    arm: _builtins.str
+    """The name of an arm of the endpoint."""
+    @_builtins.property
+    def match(self) -> _rollouts_pb2.HeaderMatch:
+        """The header."""
+
+    def __init__(
+        self,
+        *,
+        match: _rollouts_pb2.HeaderMatch | None = ...,
+        arm: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["match", b"match"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "match", b"match"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MatchRule: _TypeAlias = MatchRule  # noqa: Y015
+
+@_typing.final
+class RolloutDirective(_message.Message):
+    """What gateways do for a rollout."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLLOUT_FIELD_NUMBER: _builtins.int
+    STABLE_ARM_FIELD_NUMBER: _builtins.int
+    CANDIDATE_ARM_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    PROFILES_FIELD_NUMBER: _builtins.int
+    P95_US_FIELD_NUMBER: _builtins.int
+    P99_US_FIELD_NUMBER: _builtins.int
+    OUTPUT_EDGES_FIELD_NUMBER: _builtins.int
+    BRAKE_ALPHA_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    rollout: _builtins.str
+    """`endpoints/{endpoint}/rollouts/{rollout}`."""
+    stable_arm: _builtins.str
+    """The arm of the stable version. After a switch it is still the one from before the rollout."""
+    candidate_arm: _builtins.str
+    """The arm of the candidate."""
+    counts: _builtins.bool
+    """Both arms are counted for the judge."""
+    profiles: _builtins.bool
+    """The stable version's answers are being learned: report StableProfile."""
+    p95_us: _builtins.int
+    """What counts as `above_p95`, in microseconds; 0 before it is known."""
+    p99_us: _builtins.int
+    """What counts as `above_p99`."""
+    brake_alpha: _builtins.float
+    """The chance at which a gateway alone stops a candidate that does no harm; 0 has no brake."""
+    @_builtins.property
+    def output_edges(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputEdges]:
+        """The bins of outputs."""
+
+    @_builtins.property
+    def mirror(self) -> Global___MirrorDirective:
+        """Copies to be made; absent if none."""
+
+    def __init__(
+        self,
+        *,
+        rollout: _builtins.str = ...,
+        stable_arm: _builtins.str = ...,
+        candidate_arm: _builtins.str = ...,
+        counts: _builtins.bool = ...,
+        profiles: _builtins.bool = ...,
+        p95_us: _builtins.int = ...,
+        p99_us: _builtins.int = ...,
+        output_edges: _abc.Iterable[Global___OutputEdges] | None = ...,
+        brake_alpha: _builtins.float = ...,
+        mirror: Global___MirrorDirective | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mirror", b"mirror"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["brake_alpha", b"brake_alpha", "candidate_arm", b"candidate_arm", "counts", b"counts", "mirror", b"mirror", "output_edges", b"output_edges", "p95_us", b"p95_us", "p99_us", b"p99_us", "profiles", b"profiles", "rollout", b"rollout", "stable_arm", b"stable_arm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RolloutDirective: _TypeAlias = RolloutDirective  # noqa: Y015
+
+@_typing.final
+class OutputEdges(_message.Message):
+    """Where one bin of an output ends and the next begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    EDGES_FIELD_NUMBER: _builtins.int
+    output: _builtins.str
+    """As in OutputBins."""
+    @_builtins.property
+    def edges(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Ascending; an edge belongs to the bin above it."""
+
+    def __init__(
+        self,
+        *,
+        output: _builtins.str = ...,
+        edges: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["edges", b"edges", "output", b"output"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputEdges: _TypeAlias = OutputEdges  # noqa: Y015
+
+@_typing.final
+class MirrorDirective(_message.Message):
+    """Copies of requests."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    MIRROR_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """The version that gets them; `models/{model}/versions/{version}`. Requests answered by it are not copied."""
+    @_builtins.property
+    def mirror(self) -> _rollouts_pb2.MirrorSpec:
+        """How."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.str = ...,
+        mirror: _rollouts_pb2.MirrorSpec | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["mirror", b"mirror"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mirror", b"mirror", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MirrorDirective: _TypeAlias = MirrorDirective  # noqa: Y015
 
 @_typing.final
 class Arm(_message.Message):

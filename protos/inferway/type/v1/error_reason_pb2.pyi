@@ -82,12 +82,18 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND. A file that the manifest does not have. Metadata: version or upload, path."""
     ERROR_REASON_SESSION_NOT_FOUND: _ErrorReason.ValueType  # 37
     """NOT_FOUND. The session ended or expired, or was kept by a gateway that is gone: begin a new one."""
+    ERROR_REASON_ROLLOUT_NOT_FOUND: _ErrorReason.ValueType  # 38
+    """NOT_FOUND. Metadata: endpoint, rollout."""
     ERROR_REASON_ENDPOINT_EXISTS: _ErrorReason.ValueType  # 40
     """ALREADY_EXISTS. Metadata: endpoint."""
     ERROR_REASON_VERSION_UNLOADED: _ErrorReason.ValueType  # 50
     """FAILED_PRECONDITION. The version was unloaded on request. Metadata: model, version."""
     ERROR_REASON_VERSION_LOAD_FAILED: _ErrorReason.ValueType  # 51
     """FAILED_PRECONDITION. No worker could load the version. Metadata: model, version, cause."""
+    ERROR_REASON_ROLLOUT_ACTIVE: _ErrorReason.ValueType  # 64
+    """FAILED_PRECONDITION. A rollout drives the endpoint. Metadata: endpoint, rollout."""
+    ERROR_REASON_ROLLOUT_STATE: _ErrorReason.ValueType  # 59
+    """FAILED_PRECONDITION. The rollout's state does not permit it. Metadata: rollout, state."""
     ERROR_REASON_RESOURCE_IN_USE: _ErrorReason.ValueType  # 52
     """FAILED_PRECONDITION. The resource is used by another. Metadata: resource, used_by."""
     ERROR_REASON_UPLOAD_INCOMPLETE: _ErrorReason.ValueType  # 53
@@ -225,12 +231,18 @@ ERROR_REASON_ARTIFACT_NOT_FOUND: ErrorReason.ValueType  # 36
 """NOT_FOUND. A file that the manifest does not have. Metadata: version or upload, path."""
 ERROR_REASON_SESSION_NOT_FOUND: ErrorReason.ValueType  # 37
 """NOT_FOUND. The session ended or expired, or was kept by a gateway that is gone: begin a new one."""
+ERROR_REASON_ROLLOUT_NOT_FOUND: ErrorReason.ValueType  # 38
+"""NOT_FOUND. Metadata: endpoint, rollout."""
 ERROR_REASON_ENDPOINT_EXISTS: ErrorReason.ValueType  # 40
 """ALREADY_EXISTS. Metadata: endpoint."""
 ERROR_REASON_VERSION_UNLOADED: ErrorReason.ValueType  # 50
 """FAILED_PRECONDITION. The version was unloaded on request. Metadata: model, version."""
 ERROR_REASON_VERSION_LOAD_FAILED: ErrorReason.ValueType  # 51
 """FAILED_PRECONDITION. No worker could load the version. Metadata: model, version, cause."""
+ERROR_REASON_ROLLOUT_ACTIVE: ErrorReason.ValueType  # 64
+"""FAILED_PRECONDITION. A rollout drives the endpoint. Metadata: endpoint, rollout."""
+ERROR_REASON_ROLLOUT_STATE: ErrorReason.ValueType  # 59
+"""FAILED_PRECONDITION. The rollout's state does not permit it. Metadata: rollout, state."""
 ERROR_REASON_RESOURCE_IN_USE: ErrorReason.ValueType  # 52
 """FAILED_PRECONDITION. The resource is used by another. Metadata: resource, used_by."""
 ERROR_REASON_UPLOAD_INCOMPLETE: ErrorReason.ValueType  # 53

@@ -424,6 +424,7 @@ class Envelope(_message.Message):
     PARAMETERS_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     GATEWAY_QUEUE_US_FIELD_NUMBER: _builtins.int
+    PROPENSITY_BASIS_POINTS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Unique on this link."""
     version: _builtins.str
@@ -456,6 +457,8 @@ class Envelope(_message.Message):
     """W3C trace state."""
     gateway_queue_us: _builtins.int
     """Time already spent waiting in the gateway, in microseconds."""
+    propensity_basis_points: _builtins.int
+    """The chance, in basis points, that a unit gets this arm; 0 if the caller named a version or matched a rule."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[_tensor_pb2.Tensor]:
         """Inputs in the order of the signature, with raw contents."""
@@ -496,10 +499,11 @@ class Envelope(_message.Message):
         parameters: _abc.Mapping[_builtins.str, Global___Parameter] | None = ...,
         state: Global___SessionState | None = ...,
         gateway_queue_us: _builtins.int = ...,
+        propensity_basis_points: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "attempt", b"attempt", "criticality", b"criticality", "endpoint", b"endpoint", "gateway_queue_us", b"gateway_queue_us", "generation", b"generation", "id", b"id", "inputs", b"inputs", "output_names", b"output_names", "parameters", b"parameters", "prediction_id", b"prediction_id", "principal", b"principal", "remaining_us", b"remaining_us", "rows", b"rows", "signature", b"signature", "state", b"state", "tenant", b"tenant", "traceparent", b"traceparent", "tracestate", b"tracestate", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "attempt", b"attempt", "criticality", b"criticality", "endpoint", b"endpoint", "gateway_queue_us", b"gateway_queue_us", "generation", b"generation", "id", b"id", "inputs", b"inputs", "output_names", b"output_names", "parameters", b"parameters", "prediction_id", b"prediction_id", "principal", b"principal", "propensity_basis_points", b"propensity_basis_points", "remaining_us", b"remaining_us", "rows", b"rows", "signature", b"signature", "state", b"state", "tenant", b"tenant", "traceparent", b"traceparent", "tracestate", b"tracestate", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
