@@ -77,6 +77,21 @@ def parse_version(name: str, field: str = "name") -> tuple[str, int]:
     return check_segment(parts[1], field), int(parts[3])
 
 
+def rollout_name(endpoint: str, rollout: int) -> str:
+    """`endpoints/{endpoint}/rollouts/{rollout}`."""
+    return f"endpoints/{endpoint}/rollouts/{rollout}"
+
+
+def parse_rollout(name: str, field: str = "name") -> tuple[str, int]:
+    """Returns endpoint and number of `endpoints/{endpoint}/rollouts/{rollout}`, 0 for `-`; raises InvalidName."""
+    parts = name.split("/")
+    if len(parts) != 4 or parts[0] != "endpoints" or parts[2] != "rollouts":  # noqa: PLR2004 - the form has four parts
+        raise _invalid(field, name, "the form endpoints/{endpoint}/rollouts/{number}")
+    if parts[3] != "-" and not _NUMBER.fullmatch(parts[3]):
+        raise _invalid(field, name, "a number, or -, after rollouts/")
+    return check_segment(parts[1], field), 0 if parts[3] == "-" else int(parts[3])
+
+
 def _invalid(field: str, value: str, wanted: str) -> InvalidName:
     shown = (
         value

@@ -321,6 +321,8 @@ class Dispatcher:
         if flight.suspicion is not None:
             self._ward.leave(flight)
         envelope, counts = flight.envelope, self._counts(flight.envelope)
+        if envelope.observer is not None:
+            envelope.observer.ended(envelope, outcome, self._clock())
         if isinstance(outcome, InferwayError):
             counts.failed(outcome.code)
             if not flight.result.done():
@@ -342,6 +344,8 @@ class Dispatcher:
 
     def _refused(self, envelope: Envelope, error: InferwayError) -> InferwayError:
         self._counts(envelope).failed(error.code)
+        if envelope.observer is not None:
+            envelope.observer.ended(envelope, error, self._clock())
         return error
 
     def _counts(self, envelope: Envelope) -> ArmOutcomes:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from inferway.errors import InvalidParameter
+from inferway.errors import InferwayError, InvalidParameter
 from inferway_gateway.admission import FieldNames
 from inferway_gateway.routing import Decision, Selector, Version, shown
 from inferway_gateway.state import StatePlan
@@ -46,6 +46,13 @@ class Ask(NamedTuple):
     """The state of its session."""
 
 
+class Observer(Protocol):
+    """Wants to know what becomes of a request: a rollout, for one."""
+
+    def ended(self, envelope: Envelope, outcome: Answer | InferwayError, now: float) -> None:
+        """Called once, before the envelope's inputs are let go; `now` is on the gateway's clock. Must not block."""
+
+
 @dataclass(slots=True)
 class Envelope:
     """A request that was admitted and routed: all that a worker needs to know."""
@@ -69,6 +76,7 @@ class Envelope:
     traceparent: str = ""
     """Set only if the request is traced."""
     tracestate: str = ""
+    observer: Observer | None = None
 
 
 class Prediction(NamedTuple):

@@ -139,6 +139,10 @@ class Decision(NamedTuple):
     arm: str
     """Empty if the caller pinned the version."""
     generation: int
+    propensity: int = 0
+    """The chance of this arm in basis points; 0 if the caller pinned the version or matched a rule."""
+    unit: str = ""
+    """What was assigned: an affinity key, or a stream; empty for a request alone."""
 
 
 @dataclass(frozen=True)
