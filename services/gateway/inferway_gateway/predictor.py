@@ -163,7 +163,8 @@ class Predictor:
             raise DeadlineExceeded("too little time is left to answer", stage="gateway")
         number = next(self._numbers)
         selector, prediction_id = ask.selector, f"{self._prefix}-{number:x}"
-        version, arm, generation = ask.decision or self._decide(selector, ask.unit or prediction_id, ask.field_names)
+        decision = ask.decision or self._decide(selector, ask.unit or prediction_id, ask.field_names)
+        version = decision.version
         signature = version.signature(selector.signature, ask.field_names.signature)
         inputs, rows, byte_count = admit(signature, ask.inputs, ask.outputs, ask.field_names)
         outputs = ask.outputs
@@ -184,8 +185,8 @@ class Predictor:
             received_at,
             ask.caller,
             selector.endpoint,
-            arm,
-            generation,
+            decision.arm,
+            decision.generation,
             prediction_id,
             byte_count,
         )
