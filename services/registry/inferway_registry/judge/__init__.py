@@ -5,8 +5,8 @@
     judgement = judge(plan, phases)                 verdict, a sentence that says why, and numbers for each metric
 
 It keeps nothing: who stores the sums can be restarted, and another process comes to the same verdict. `counts` says
-what may be counted so that the tests are exact, `ratio` and `split` have the formulas and their sources, `plan` how the
-chance of a false alarm is shared out. docs/adr/0016 has the alternatives that were measured.
+what may be counted so that the tests are exact, `split` and the chassis' `ratio` have the formulas and their sources,
+`plan` how the chance of a false alarm is shared out. docs/adr/0016 has the alternatives that were measured.
 """
 
 from inferway_registry.judge.counts import Counts as Counts

@@ -11,7 +11,8 @@ from enum import Enum
 from math import log
 
 from inferway.errors import InvalidField
-from inferway_registry.judge import ratio, split, wording
+from inferway_chassis import ratio
+from inferway_registry.judge import split, wording
 from inferway_registry.judge.counts import Counts, Phase
 from inferway_registry.judge.plan import Drift, Metric, Plan, Rate
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import exp, log
 
+from inferway_chassis.ratio import Tally
 from inferway_registry.judge.plan import Drift, Rate
-from inferway_registry.judge.ratio import Tally
 
 _PLAIN_ODDS = 1e6
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inferway_registry.judge.ratio import ABOVE, BELOW, NEAR_BELOW, Tally, log_any, log_e, log_either, log_mean
+from inferway_chassis.ratio import ABOVE, BELOW, NEAR_BELOW, Tally, log_any, log_e, log_either, log_mean
 
 SHARES = st.floats(0.001, 0.999)
 COUNTS = st.integers(0, 10_000)
