@@ -141,8 +141,21 @@ class Dispatcher:
 
     def set_ready(self, lane: Lane, ready: Iterable[str], *, failed: bool = False) -> None:
         """Which versions may be bound to `lane` from now on; `failed` if they became fewer because something broke."""
-        if self._pools.set_ready(lane, ready, failed=failed):
-            self.on_change()
+        before = lane.ready
+        if not self._pools.set_ready(lane, ready, failed=failed):
+            return
+        for name in before - lane.ready:
+            pool = self._pools.by_version.get(name)
+            if pool is not None and not pool.lanes:
+                self._strand(pool)
+        self.on_change()
+
+    def _strand(self, pool: Pool) -> None:
+        """Nobody has its version ready any more: what waits in it has no time but to wait for somebody."""
+        for queued in pool.queue:
+            flight = queued.payload
+            flight.failure = flight.failure or why_not(flight.envelope.version, self.workers)
+            self._limit_wait(flight)
 
     def grant(self, lane: Lane, version: str, rows: int) -> None:
         """`lane` has room for more rows of `version`."""

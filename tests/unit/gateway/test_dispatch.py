@@ -317,6 +317,21 @@ async def test_a_failed_request_for_which_a_worker_is_ready_again_has_until_its_
     assert isinstance(flight.result.exception(), DeadlineExceeded)
 
 
+async def test_what_waits_for_a_busy_worker_that_goes_away_is_told_so_in_time() -> None:
+    """At its deadline its caller would have given up, and learn nothing of why."""
+    bench = Bench()
+    lane = bench.open_lane(rows=0)
+    flight = bench.dispatcher.submit(envelope(deadline=60.0))
+    bench.dispatcher.lost(lane)
+    timer = bench.loop.timers[-1]
+    waiting = not flight.result.done()
+    timer.fire()
+
+    assert waiting
+    assert timer.delay == REPEAT_SECONDS
+    assert isinstance(flight.result.exception(), VersionNotReady)
+
+
 async def test_an_error_of_the_request_is_final() -> None:
     """Repeating it would only fail again."""
     bench = Bench()
