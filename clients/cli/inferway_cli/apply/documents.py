@@ -25,25 +25,21 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TypeAlias
 
 from inferway import names
 from inferway.registry.v1 import resources_pb2
+from inferway_cli.apply import values
 from inferway_cli.apply.nodes import Place, Problems, Section, Unfit, suggestion
+from inferway_cli.apply.values import FULL_WEIGHT, LATEST, THIS, Label
 from inferway_cli.local_model import KINDS as RUNTIMES
 from inferway_cli.tuning import AUTO, BOUNDS, Bound, Options
 
-FULL_WEIGHT = 10_000
-THIS = "this"
-LATEST = "latest"
 MAX_ARMS = 32
 MAX_KEPT = 1_000
 MAX_SALT_CHARACTERS = 64
 _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
-Label: TypeAlias = int | str
-"""A version as a document names it: its number, an alias, `this` or `latest`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +89,7 @@ def read_document(section: Section, folder: Path) -> Document | None:
 
     Whatever is wrong is noted in the section's problems.
     """
-    kind = section.read("kind", _text, "")
+    kind = section.read("kind", values.text, "")
     if "kind" not in section:
         section.complain("kind", f"kind is missing; known are {', '.join(_KINDS)}")
     elif kind not in _KINDS and kind:
@@ -102,7 +98,7 @@ def read_document(section: Section, folder: Path) -> Document | None:
         return None
     if "name" not in section:
         section.complain("name", "name is missing")
-    name = section.read("name", lambda value: names.check_segment(_text(value), "name"), "")
+    name = section.read("name", lambda value: names.check_segment(values.text(value), "name"), "")
     return _KINDS[kind](section, name, folder)
 
 
@@ -126,7 +122,7 @@ def _model(section: Section, name: str, folder: Path) -> ModelDocument:
         name=name,
         place=section.place,
         path=None if path is None else folder / path,
-        runtime=section.read("runtime", _one_of(*RUNTIMES), ""),
+        runtime=section.read("runtime", values.one_of(*RUNTIMES), ""),
         aliases=_aliases(aliases) if aliases else {},
         version_policy=_policy(section),
         serving=_serving(serving) if serving else {},
@@ -143,7 +139,7 @@ def _aliases(section: Section) -> dict[str, Label]:
             section.complain(alias, f"no alias may be called {alias!r} here: it says which version is meant")
         section.check(alias, lambda alias: names.check_alias(alias, "alias"))
     nothing: Label = 0
-    return {alias: section.read(alias, _label, nothing) for alias in section}
+    return {alias: section.read(alias, values.label, nothing) for alias in section}
 
 
 def _policy(section: Section) -> resources_pb2.VersionPolicy | None:
@@ -199,7 +195,7 @@ def _bounded(bound: Bound) -> Callable[[object], Options]:
 def _endpoint(section: Section, name: str, folder: Path) -> EndpointDocument:
     del folder  # an endpoint names no files
     section.only(("kind", "name", "arms", "automatic", "salt", "streams"))
-    automatic = section.read("automatic", _truth, False)
+    automatic = section.read("automatic", values.truth, False)
     entries = section.sections("arms")
     arms = [_arm(entry, name, alone=len(entries) == 1) for entry in entries]
     if automatic and "arms" in section:
@@ -208,7 +204,7 @@ def _endpoint(section: Section, name: str, folder: Path) -> EndpointDocument:
         section.complain("automatic", "an endpoint that is not automatic needs arms")
     if "arms" in section:
         _check_arms(section, arms)
-    streams = section.read("streams", _one_of("finish", "migrate"), "unspecified")
+    streams = section.read("streams", values.one_of("finish", "migrate"), "unspecified")
     return EndpointDocument(
         name=name,
         place=section.place,
@@ -225,9 +221,9 @@ def _arm(section: Section, endpoint: str, *, alone: bool) -> ArmDocument | None:
     for key in ("version", "weight"):
         if key not in section and not (alone and key == "weight"):
             section.complain(key, f"{key} is missing; an arm is {{version: digits/champion, weight: 90%}}")
-    named = section.read("version", _version, None)
-    arm = section.read("arm", lambda value: names.check_segment(_text(value), "arm"), "")
-    weight = section.read("weight", _weight, FULL_WEIGHT if alone and "weight" not in section else None)
+    named = section.read("version", values.version, None)
+    arm = section.read("arm", lambda value: names.check_segment(values.text(value), "arm"), "")
+    weight = section.read("weight", values.weight, FULL_WEIGHT if alone and "weight" not in section else None)
     if named is None or weight is None:
         return None
     model, version = named
@@ -248,47 +244,14 @@ def _check_arms(section: Section, arms: list[ArmDocument | None]) -> None:
         )
 
 
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value:
-        raise Unfit("text")
-    return value
-
-
 def _salt(value: object) -> str:
-    if len(_text(value)) > MAX_SALT_CHARACTERS or not _text(value).isprintable():
+    if len(values.text(value)) > MAX_SALT_CHARACTERS or not values.text(value).isprintable():
         raise Unfit(f"text of at most {MAX_SALT_CHARACTERS} printable characters")
-    return _text(value)
+    return values.text(value)
 
 
 def _path(value: object) -> str | None:
-    return _text(value)
-
-
-def _truth(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise Unfit("true or false")
-    return value
-
-
-def _one_of(*choices: str) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        if value not in choices:
-            raise Unfit(f"{', '.join(choices[:-1])} or {choices[-1]}")
-        return str(value)
-
-    return parse
-
-
-def _label(value: object) -> Label:
-    if isinstance(value, str) and value in (THIS, LATEST):
-        return value
-    return _number(value, "a version's number, `this` or `latest`")
-
-
-def _number(value: object, wanted: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**63:
-        raise Unfit(wanted)
-    return value
+    return values.text(value)
 
 
 def _policy_word(value: object) -> resources_pb2.VersionPolicy | None:
@@ -301,49 +264,16 @@ def _policy_word(value: object) -> resources_pb2.VersionPolicy | None:
 
 def _kept(value: object) -> int:
     wanted = f"a number of versions from 1 to {MAX_KEPT}"
-    if _number(value, wanted) > MAX_KEPT:
+    if values.number(value, wanted) > MAX_KEPT:
         raise Unfit(wanted)
-    return _number(value, wanted)
+    return values.number(value, wanted)
 
 
 def _numbers(value: object) -> list[int]:
     wanted = f"a list of 1 to {MAX_KEPT} version numbers, such as [1, 3]"
     if not isinstance(value, list) or not 0 < len(value) <= MAX_KEPT:
         raise Unfit(wanted)
-    return sorted({_number(number, wanted) for number in value})
-
-
-def _version(value: object) -> tuple[str, Label] | None:
-    """The model, empty for that of the endpoint's name, and the version."""
-    wanted = "a version such as digits/3, digits/champion or digits/latest"
-    if isinstance(value, int):
-        return "", _number(value, wanted)
-    model, slash, label = _text(value).rpartition("/")
-    if slash:
-        names.check_segment(model, "version")
-    if label.isdecimal():
-        return model, _number(int(label), wanted)
-    return model, names.check_alias(label, "version")
-
-
-def _weight(value: object) -> int:
-    wanted = f"basis points from 0 to {FULL_WEIGHT} or per cent such as 12.5%, in steps of 0.01%"
-    try:
-        points = _points(value)
-        if 0 <= points <= FULL_WEIGHT and points == int(points):
-            return int(points)
-    except ArithmeticError:
-        pass
-    raise Unfit(wanted)
-
-
-def _points(value: object) -> Decimal:
-    """Raises ArithmeticError for what is no number."""
-    if isinstance(value, str) and value.endswith("%"):
-        return Decimal(value.removesuffix("%").strip()) * 100
-    if isinstance(value, int) and not isinstance(value, bool):
-        return Decimal(value)
-    raise InvalidOperation
+    return sorted({values.number(number, wanted) for number in value})
 
 
 _KINDS: dict[str, Callable[[Section, str, Path], Document]] = {"Model": _model, "Endpoint": _endpoint}

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from inferway.registry.v1 import resources_pb2
 from inferway_cli.apply.acts import Ref
 from inferway_cli.apply.contents import Content
-from inferway_cli.apply.documents import LATEST, THIS, Label, ModelDocument
+from inferway_cli.apply.documents import ModelDocument
 from inferway_cli.apply.present import Present
+from inferway_cli.apply.values import LATEST, THIS, Label
 
 Version = resources_pb2.ModelVersion
 

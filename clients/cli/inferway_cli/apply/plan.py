@@ -17,11 +17,12 @@ from inferway_cli.apply.acts import (
     Tune,
 )
 from inferway_cli.apply.contents import Content
-from inferway_cli.apply.documents import THIS, Document, EndpointDocument, Label, ModelDocument
+from inferway_cli.apply.documents import Document, EndpointDocument, ModelDocument
 from inferway_cli.apply.nodes import Place, Problems
 from inferway_cli.apply.outlook import Outlook, Unknown, outlook, standing
 from inferway_cli.apply.present import Present
 from inferway_cli.apply.routes import route
+from inferway_cli.apply.values import THIS, Label
 from inferway_cli.serving_words import policy_in_words, size
 from inferway_cli.tuning import BOUNDS, Options
 
