@@ -261,6 +261,8 @@ class Dispatcher:
             self._settle(flight, error)
             return
         self._count_retry(flight)
+        if error.reason not in NOT_EXECUTED:
+            flight.gives_up_at = math.inf
         self._requeue(flight, worker, error)
 
     def _count_retry(self, flight: Flight) -> None:
@@ -294,7 +296,9 @@ class Dispatcher:
 
     def _limit_wait(self, flight: Flight) -> None:
         if self._is_stranded(flight):
-            self._time(flight, min(REPEAT_SECONDS, self._seconds_left(flight)), self._give_up)
+            now = self._clock()
+            flight.gives_up_at = min(flight.gives_up_at, now + REPEAT_SECONDS)
+            self._time(flight, max(0.0, min(flight.gives_up_at - now, self._seconds_left(flight))), self._give_up)
 
     def _is_stranded(self, flight: Flight) -> bool:
         """Whether it waits for a version that nobody has ready."""

@@ -49,6 +49,8 @@ class Flight:
     """Who failed it last."""
     failure: InferwayError | None = None
     """Why it had to be repeated, at first."""
+    gives_up_at: float = math.inf
+    """When it has waited long enough for a version that nobody has ready; infinite while somebody computes it."""
     bound_at: float = 0.0
     lane: Lane | None = None
     ticket: int = 0

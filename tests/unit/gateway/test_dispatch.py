@@ -332,6 +332,19 @@ async def test_what_waits_for_a_busy_worker_that_goes_away_is_told_so_in_time() 
     assert isinstance(flight.result.exception(), VersionNotReady)
 
 
+async def test_patience_does_not_begin_anew_with_every_worker_that_comes_and_goes() -> None:
+    """A version that is ready for moments only would keep its callers until their deadlines."""
+    bench = Bench()
+    bench.dispatcher.lost(bench.open_lane())
+    flight = bench.dispatcher.submit(envelope(deadline=60.0))
+    bench.dispatcher.lost(bench.open_lane(rows=0))
+    bench.now = REPEAT_SECONDS - 1
+    bench.dispatcher.lost(bench.open_lane(rows=0))
+
+    assert not flight.result.done()
+    assert bench.loop.timers[-1].delay == 1.0
+
+
 async def test_an_error_of_the_request_is_final() -> None:
     """Repeating it would only fail again."""
     bench = Bench()
