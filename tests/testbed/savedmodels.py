@@ -9,6 +9,7 @@ model as `{name}.npz`, so that answers can be checked against NumPy; `litert/tin
     fixed    x [3] float64 → x * 2 (scalar shapes fixed)                   cannot be batched
     fussy    x [-1,2] → x, but an element above 1000 is an error           a poison request
     affine   x [-1,3] → 2 x + 1                                             what the client's own suite asks
+    broken, blank, fatal   as affine, but above 1.5: an error; NaN; and the process ends, whatever the input
     accumulator  x [-1,1], state [-1,1] → y = next_state = x + state       stateful, if it is so configured
     mixed    a [-1] int64, b [-1,2] float16, c [-1] bool → sum per row     several inputs and datatypes
 """
@@ -65,6 +66,23 @@ def affine(x: tf.Tensor) -> dict[str, tf.Tensor]:
     return {"y": 2 * x + 1}
 
 
+def broken(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The line, unless an element is above 1.5, as none is that a worker warms up with."""
+    with tf.control_dependencies([tf.debugging.assert_less(x, 1.5)]):
+        return affine(x)
+
+
+def blank(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The line, but NaN above 1.5."""
+    return {"y": tf.where(x > 1.5, tf.fill(tf.shape(x), float("nan")), 2 * x + 1)}
+
+
+def fatal(x: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Ends the process that calls it."""
+    with tf.control_dependencies([tf.raw_ops.Abort(error_msg="", exit_without_error=False)]):
+        return affine(x)
+
+
 def accumulator(x: tf.Tensor, state: tf.Tensor) -> dict[str, tf.Tensor]:
     """The sum so far."""
     return {"y": x + state, "next_state": x + state}
@@ -85,7 +103,7 @@ def mixed(a: tf.Tensor, b: tf.Tensor, c: tf.Tensor) -> dict[str, tf.Tensor]:
 FUNCTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
     "shout": (shout, {"text": ((None,), tf.string)}),
     "fixed": (fixed, {"x": ((3,), tf.float64)}),
-    "affine": (affine, {"x": ((None, 3), tf.float32)}),
+    **{function.__name__: (function, {"x": ((None, 3), tf.float32)}) for function in (affine, broken, blank, fatal)},
     "accumulator": (accumulator, {"x": ((None, 1), tf.float32), "state": ((None, 1), tf.float32)}),
     "fussy": (fussy, {"x": ((None, 2), tf.float32)}),
     "mixed": (mixed, {"a": ((None,), tf.int64), "b": ((None, 2), tf.float16), "c": ((None,), tf.bool)}),
