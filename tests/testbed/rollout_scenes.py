@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 from onnx import helper
 
-from inferway.registry.v1 import resources_pb2
+from inferway.registry.v1 import resources_pb2, rollouts_pb2
 from inferway_inference.runtimes.fake import EXTRA, FILE
 from tests.testbed import onnx_models
 from tests.testbed.publishing import publish
-from tests.testbed.rollouts import BACK, WIDTH, State, calling, canary, control
+from tests.testbed.rollouts import BACK, WIDTH, Callers, State, calling, canary, control, shadow
 from tests.testbed.stack import Stack
 
 RATE = 200.0
@@ -49,6 +51,39 @@ class Ended:
         return (
             f"{self.kind}: nothing any more after {self.seconds_to_zero:.1f} s, rolled back after "
             f"{self.seconds_to_verdict:.1f} s, {self.failures} failed calls. {self.reason}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """What became of a candidate that cannot be loaded."""
+
+    arms: Mapping[str, int]
+    failures: Mapping[str, int]
+    reason: str
+
+    def __str__(self) -> str:
+        """In one line."""
+        return f"crashes on load: {dict(self.arms)} answers, {dict(self.failures)} failed calls. {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shadowed:
+    """What callers met without copies, and with copies to a version whose process is stopped."""
+
+    alone: Callers
+    callers: Callers
+    mirror: rollouts_pb2.MirrorFigures
+
+    def __str__(self) -> str:
+        """In one line."""
+        figures = " beside ".join(
+            f"p50 {met.percentile(0.5) * 1e3:.2f} and p99 {met.percentile(0.99) * 1e3:.2f} ms"
+            for met in (self.callers, self.alone)
+        )
+        return (
+            f"shadow whose process is stopped: {figures} without copies, {self.mirror.pairs} pairs, "
+            f"{self.mirror.dropped} copies dropped, failed calls {dict(self.callers.failures)}"
         )
 
 
@@ -94,6 +129,42 @@ async def bad_candidate(scene: Scene, kind: str, seconds: float = 60.0) -> Ended
     return Ended(kind, last - first, callers.failures.total(), known_at - first, rollout.reason)
 
 
+async def doomed_candidate(scene: Scene) -> Doomed:
+    """A candidate whose process ends whenever it is called, as it is while it warms up."""
+    _, version = await publish_pair(scene, "doomed", "affine", "fatal")
+    async with (
+        control(scene.stack.registry.target) as registry,
+        calling(scene.stack.gateway.target, "doomed", RATE) as callers,
+    ):
+        await callers.ends(int(RATE))
+        name = await registry.start("doomed", canary(version, [(SHARE, 1.0)], min_units=MIN_UNITS))
+        rollout = await registry.until(name, {State.STATE_FAILED}, timeout_seconds=120)
+        await callers.ends(int(RATE))
+    return Doomed(callers.arms(), callers.failures, rollout.reason)
+
+
+async def stopped_shadow(scene: Scene, seconds: float) -> Shadowed:
+    """Copies of all calls go to a version whose process is stopped; callers beside the same time without copies."""
+    _, version = await publish_pair(scene, "shadowed", "affine", "affine")
+    async with control(scene.stack.registry.target) as registry:
+        async with calling(scene.stack.gateway.target, "shadowed", RATE) as alone:
+            await alone.ends(int(RATE))
+            alone.met.clear()
+            runners = {runner: _work(runner) for runner in scene.stack.workers[0].children()}
+            await alone.ends(int(RATE * seconds), timeout_seconds=seconds + 30)
+            stable = max(runners, key=lambda runner: _work(runner) - runners[runner])
+        async with calling(scene.stack.gateway.target, "shadowed", RATE) as callers:
+            name = await registry.start("shadowed", shadow(version))
+            await registry.until(name, {State.STATE_RUNNING})
+            with _stopped(set(scene.stack.workers[0].children()) - {stable}):
+                callers.met.clear()
+                await callers.ends(int(RATE * seconds), timeout_seconds=seconds + 30)
+                rollout = await registry.get(name)
+        await registry.act("Abort", name)
+        await registry.until(name, {State.STATE_ROLLED_BACK})
+    return Shadowed(alone, callers, rollout.mirrors[0])
+
+
 async def good_candidate(scene: Scene, steps: tuple[tuple[int, float], ...] = ((500, 2.0), (5000, 2.0))) -> Arrived:
     """Brings a version that is as good as the one before to everybody."""
     _, version = await publish_pair(scene, "good", "affine", "affine")
@@ -107,6 +178,23 @@ async def good_candidate(scene: Scene, steps: tuple[tuple[int, float], ...] = ((
         seconds = callers.now() - began
         await callers.ends(int(RATE))
     return Arrived(rollout.state, callers.failures, callers.arms(), callers.met[-1].arm, seconds)
+
+
+@contextmanager
+def _stopped(processes: Collection[psutil.Process]) -> Iterator[None]:
+    """These are stopped while the body runs."""
+    for process in processes:
+        process.suspend()
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.resume()
+
+
+def _work(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def _publish(scene: Scene, model: str, kind: str) -> str:

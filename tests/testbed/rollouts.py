@@ -55,6 +55,13 @@ def canary(version: str, steps: Iterable[tuple[int, float]], **judging: float) -
     )
 
 
+def shadow(version: str, pairs: int = 1_000_000) -> rollouts_pb2.RolloutSpec:
+    """Copies of everything, until so many were compared."""
+    return rollouts_pb2.RolloutSpec(
+        candidate_version=version, shadow=rollouts_pb2.ShadowStrategy(min_pairs=pairs), baseline=seconds(1.0)
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Met:
     """One call, on the loop's clock."""
@@ -100,6 +107,11 @@ class Callers:
         """When the first call ended, and the last began, that went to `arm` or failed, as calls to it may."""
         those = [met for met in self.met if met.failure or met.arm == arm]
         return min(met.ended for met in those), max(met.begun for met in those)
+
+    def percentile(self, share: float) -> float:
+        """Seconds within which `share` of the answers came."""
+        ranked = sorted(met.ended - met.begun for met in self.met if met.arm)
+        return ranked[min(int(len(ranked) * share), len(ranked) - 1)]
 
     @property
     def failures(self) -> Counter[str]:
