@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 
 from inferway_chassis.addresses import SettingsRefused
-from inferway_chassis.pipeline import Begin, RpcStatus
+from inferway_chassis.pipeline import Begin, Metadata, RpcStatus
 
 _LOG = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ class _Call:
         self._owner, self._number = owner, number
         self.abandon: Callable[[], None] = _nothing
 
-    def answer(self, message: bytes) -> None:
+    def answer(self, message: bytes, metadata: Metadata) -> None:
         if self._owner.ended(self._number):
-            self._owner.front.respond(self._number, message)
+            self._owner.front.respond(self._number, message, trailing_metadata=metadata or None)
 
     def fail(self, status: RpcStatus) -> None:
         if self._owner.ended(self._number):

@@ -38,17 +38,22 @@ _OFTEN_RETRIED = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
 Context = aio.ServicerContext[Any, Any]
 Servicer = Callable[[Any, Any], Any]
 Parse = Callable[[bytes], Message]
+Metadata = tuple[tuple[str, str | bytes], ...]
 T = TypeVar("T")
 
 
 class RpcStatus(grpc.Status):
     """An error in the form in which grpc ends a call: code, message, and details in the trailing metadata."""
 
-    def __init__(self, error: InferwayError) -> None:
-        """Encodes `error`; RetryInfo is repeated as grpc's own pushback, of which -1 says that a retry is no use."""
+    def __init__(self, error: InferwayError, more: Metadata = ()) -> None:
+        """Encodes `error`; RetryInfo is repeated as grpc's own pushback, of which -1 says that a retry is no use.
+
+        `more` trailing metadata comes first.
+        """
         self.code = _CODES[error.code]
         self.details = error.message
         metadata: list[tuple[str, str | bytes]] = [
+            *more,
             ("grpc-status-details-bin", to_status(error).SerializeToString()),
         ]
         if error.retry_after_seconds is not None:
@@ -66,13 +71,15 @@ class Started(Generic[T]):
     to_response: Callable[[T], Message]
     abandon: Callable[[], None]
     """Called if the caller goes away before the result is there."""
+    metadata: Metadata = ()
+    """Trailing, of the answer as of an error."""
 
 
 class Reply(Protocol):
     """Ends one call."""
 
-    def answer(self, message: bytes) -> None:
-        """With a response."""
+    def answer(self, message: bytes, metadata: Metadata) -> None:
+        """With a response, and trailing metadata."""
 
     def fail(self, status: RpcStatus) -> None:
         """With an error."""
@@ -116,7 +123,7 @@ class Pipeline:
                 observed.ended()
                 return response
             observed.ended(failure)
-            await context.abort_with_status(RpcStatus(failure))
+            await context.abort_with_status(RpcStatus(failure, tuple(context.trailing_metadata() or ())))
             raise AssertionError  # abort_with_status raises
 
         return handle
@@ -197,6 +204,8 @@ async def _awaited(
     behaviour: Callable[[Message, Context], Started[Any]], request: Message, context: Context
 ) -> Message:
     started = behaviour(request, context)
+    if started.metadata:
+        context.set_trailing_metadata(started.metadata)
     try:
         return started.to_response(await started.result)
     except asyncio.CancelledError:
@@ -214,16 +223,16 @@ def _finish(
     try:
         message = serialise(started.to_response(result.result()))
     except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - the one place where all errors end
-        _fail(observed, reply, error)
+        _fail(observed, reply, error, started.metadata)
     else:
         observed.ended()
-        reply.answer(message)
+        reply.answer(message, started.metadata)
 
 
-def _fail(observed: Observed, reply: Reply, error: BaseException) -> None:
+def _fail(observed: Observed, reply: Reply, error: BaseException, metadata: Metadata = ()) -> None:
     failure = observed.failure(error)
     observed.ended(failure)
-    reply.fail(RpcStatus(failure))
+    reply.fail(RpcStatus(failure, metadata))
 
 
 def _nothing() -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 
 from inferway import names
 from inferway.datatypes import Datatype, element_count
 from inferway.errors import InvalidName
-from inferway.registry.v1 import resources_pb2, watch_service_pb2
+from inferway.registry.v1 import resources_pb2, rollouts_pb2, watch_service_pb2
 from inferway.type.v1 import tensor_pb2
 from inferway.worker.v1 import worker_service_pb2
 from inferway_gateway.forecast import Speed
 from inferway_gateway.lane import Flight
-from inferway_gateway.routing import Arm, Endpoint, RoutingTable, StreamPolicy, TableRefused, Version
+from inferway_gateway.matching import MatchRule
+from inferway_gateway.rollouts.plan import ExamplePolicy, MirrorPlan, RolloutPlan
+from inferway_gateway.routing import WHOLE, Arm, Endpoint, RoutingTable, StreamPolicy, TableRefused, Version
 from inferway_gateway.signature import Signature, TensorSpec
 from inferway_gateway.state import StatePlan, StateSpec
 from inferway_gateway.workers import LoadState, Standing
@@ -29,6 +32,15 @@ _STREAM_POLICIES = {
     resources_pb2.STREAM_POLICY_FINISH: StreamPolicy.FINISH,
     resources_pb2.STREAM_POLICY_MIGRATE: StreamPolicy.MIGRATE,
 }
+_EXAMPLES = {
+    rollouts_pb2.EXAMPLE_POLICY_UNSPECIFIED: ExamplePolicy.OUTPUTS,
+    rollouts_pb2.EXAMPLE_POLICY_REDACTED: ExamplePolicy.REDACTED,
+    rollouts_pb2.EXAMPLE_POLICY_OUTPUTS: ExamplePolicy.OUTPUTS,
+    rollouts_pb2.EXAMPLE_POLICY_INPUTS_AND_OUTPUTS: ExamplePolicy.INPUTS_AND_OUTPUTS,
+}
+"""One that a newer registry knows keeps nothing of requests."""
+_ABSOLUTE_TOLERANCE, _RELATIVE_TOLERANCE = 1e-5, 1e-3
+"""Where a snapshot says nothing."""
 EMPTY_STRING_BYTES = 4
 """An empty byte string in raw contents: its length."""
 _HOP_RESERVE_SHARE = 0.02
@@ -117,7 +129,51 @@ def _endpoint(source: resources_pb2.Endpoint) -> Endpoint:
         generation=source.generation,
         next_version=source.next_version,
         stream_policy=_STREAM_POLICIES.get(source.stream_policy),
+        match_rules=tuple(map(_match_rule, source.match_rules)),
+        rollout=_rollout(source.rollout) if source.HasField("rollout") else None,
     )
+
+
+def _match_rule(source: resources_pb2.MatchRule) -> MatchRule:
+    match = source.match
+    kind = match.WhichOneof("value")
+    if not match.header or kind is None:
+        raise TableRefused(f"a rule for arm {source.arm} matches nothing")
+    return MatchRule(match.header, match.prefix if kind == "prefix" else match.exact, kind == "prefix", source.arm)
+
+
+def _rollout(source: resources_pb2.RolloutDirective) -> RolloutPlan:
+    return RolloutPlan(
+        rollout=source.rollout,
+        stable_arm=source.stable_arm,
+        candidate_arm=source.candidate_arm,
+        counts=source.counts,
+        profiles=source.profiles,
+        p95_seconds=source.p95_us / 1e6,
+        p99_seconds=source.p99_us / 1e6,
+        edges={each.output: _ascending(each.edges, each.output) for each in source.output_edges},
+        brake_alpha=source.brake_alpha,
+        mirror=_mirror(source.mirror) if source.HasField("mirror") else None,
+    )
+
+
+def _mirror(source: resources_pb2.MirrorDirective) -> MirrorPlan:
+    mirror = source.mirror
+    if not 1 <= mirror.sample_basis_points <= WHOLE:
+        raise TableRefused(f"copies for {source.version} are of {mirror.sample_basis_points} basis points of the units")
+    return MirrorPlan(
+        version=source.version,
+        sample_basis_points=mirror.sample_basis_points,
+        absolute_tolerance=mirror.absolute_tolerance if mirror.HasField("absolute_tolerance") else _ABSOLUTE_TOLERANCE,
+        relative_tolerance=mirror.relative_tolerance if mirror.HasField("relative_tolerance") else _RELATIVE_TOLERANCE,
+        examples=_EXAMPLES.get(mirror.examples, ExamplePolicy.REDACTED),
+    )
+
+
+def _ascending(edges: Sequence[float], output: str) -> tuple[float, ...]:
+    if any(not low < high for low, high in pairwise(edges)):
+        raise TableRefused(f"the edges of output {output} do not ascend")
+    return tuple(edges)
 
 
 def to_standings(statuses: Iterable[worker_service_pb2.VersionStatus]) -> dict[str, Standing]:
@@ -154,6 +210,7 @@ def write_envelope(target: worker_service_pb2.Envelope, flight: Flight, now: flo
     target.endpoint = envelope.endpoint
     target.arm = envelope.arm
     target.generation = envelope.generation
+    target.propensity_basis_points = envelope.propensity
     target.prediction_id = envelope.prediction_id
     target.gateway_queue_us = int((flight.bound_at - envelope.received_at) * 1e6)
     if envelope.caller.tenant:

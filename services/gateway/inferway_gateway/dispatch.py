@@ -83,7 +83,7 @@ class Dispatcher:
         flight = Flight(envelope, self._loop.create_future())
         if not pool.lanes:
             seconds_left = min(self._patience(pool, flight, now), seconds_left)
-        self._retries.count_first_attempt(envelope.endpoint)
+        self._retries.count_first_attempt(envelope)
         try:
             if self.guard.known:
                 self._ward.recognise(flight)
@@ -366,6 +366,8 @@ class Dispatcher:
         return error
 
     def _counts(self, envelope: Envelope) -> ArmOutcomes:
+        if envelope.is_copy:
+            return self._outcomes.copies
         return self._outcomes.of(envelope.endpoint, envelope.arm, envelope.version.name)
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 
 from inferway.errors import InferwayError, InvalidParameter
 from inferway_gateway.admission import FieldNames
+from inferway_gateway.matching import Headers
 from inferway_gateway.routing import Decision, Selector, Version, shown
 from inferway_gateway.state import StatePlan
 from inferway_gateway.tensors import Answer, Tensor
@@ -23,6 +24,10 @@ class Caller(NamedTuple):
 
     criticality: int = DEFAULT_CRITICALITY
     tenant: str = ""
+    affinity_key: str = ""
+    """What traffic is split by, where a message says nothing else."""
+    headers: Headers = ()
+    """All of them: an endpoint may have rules for some."""
 
 
 StateSource = Callable[[StatePlan, int], Sequence[Tensor]]
@@ -77,6 +82,12 @@ class Envelope:
     """Set only if the request is traced."""
     tracestate: str = ""
     observer: Observer | None = None
+    propensity: int = 0
+    """As in the decision."""
+    is_split: bool = False
+    """Its answer says what was decided, as `Endpoint.is_split`."""
+    is_copy: bool = False
+    """Nobody waits for it: it is not repeated, and counts neither for its endpoint nor for its arm."""
 
 
 class Prediction(NamedTuple):
@@ -87,13 +98,10 @@ class Prediction(NamedTuple):
     gateway_queue_us: int
 
 
-_ANYBODY = Caller()
-
-
-def caller_of(criticality: str | None, tenant: str | None) -> Caller:
+def caller_of(criticality: str | None, tenant: str | None, affinity_key: str = "", headers: Headers = ()) -> Caller:
     """Reads the values of `x-criticality` and `x-tenant`; raises InvalidParameter."""
     if criticality is None and tenant is None:
-        return _ANYBODY
+        return Caller(DEFAULT_CRITICALITY, "", affinity_key, headers)
     level = DEFAULT_CRITICALITY if criticality is None else CRITICALITIES.get(criticality.lower(), 0)
     if not level:
         known = ", ".join(CRITICALITIES)
@@ -105,4 +113,4 @@ def caller_of(criticality: str | None, tenant: str | None) -> Caller:
         raise InvalidParameter.at(
             "x-tenant", f"at most {_MAX_TENANT_CHARACTERS} printable characters are permitted", parameter="x-tenant"
         )
-    return Caller(level, tenant)
+    return Caller(level, tenant, affinity_key, headers)

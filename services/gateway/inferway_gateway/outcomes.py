@@ -49,6 +49,8 @@ class Outcomes:
         """Empty; `bounds` as in ArmOutcomes."""
         self._bounds = bounds
         self.arms: dict[ArmKey, ArmOutcomes] = {}
+        self.copies = ArmOutcomes(bounds)
+        """Of requests that nobody waits for; they are no arm's."""
 
     def keep(self, endpoints: Container[str], versions: Container[str]) -> None:
         """Forgets the arms whose endpoint or version is not among these: a name may come back as something else."""

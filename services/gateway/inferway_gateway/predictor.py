@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from opentelemetry import trace
@@ -17,9 +18,10 @@ from inferway_chassis.memory_gate import MemoryGate
 from inferway_chassis.telemetry import inject
 from inferway_gateway.admission import FieldNames, admit, check_outputs
 from inferway_gateway.dispatch import Dispatcher
-from inferway_gateway.envelope import Ask, Envelope, Prediction
+from inferway_gateway.envelope import Ask, Envelope, Observer, Prediction
 from inferway_gateway.lane import Flight
-from inferway_gateway.routing import Decision, RoutingTable, Selector, Version
+from inferway_gateway.matching import Headers
+from inferway_gateway.routing import Decision, Endpoint, RoutingTable, Selector, Version
 from inferway_gateway.state import StatePlan, state_bytes
 from inferway_gateway.stream_route import Pins, StreamRoute
 from inferway_gateway.tensors import Tensor
@@ -32,18 +34,36 @@ _LARGE_BYTES = 64 * 1024
 """Smaller requests take little memory, however many of them the queues hold."""
 
 
+Observe = Callable[[Endpoint, Decision, Envelope], Observer | None]
+"""Says who wants to know what becomes of a request: asked where chance has chosen an arm and a rollout drives the
+endpoint. Both are as they were when that was decided: those of a stream may be older than the weights of now."""
+
+
 class Routing:
     """The table that holds now. One reference, swapped whole; nobody locks."""
 
     def __init__(self, pins: Pins) -> None:
         """There is no table yet. `pins` are those of the streams that follow it."""
         self._table: RoutingTable | None = None
+        self._braked = frozenset[str]()
         self.pins = pins
 
     def swap(self, table: RoutingTable) -> None:
-        """From now on `table` holds."""
-        self._table = table
-        self.pins.apply(table)
+        """From now on `table` holds, but for what is braked: a brake holds for as long as its rollout is there."""
+        self._braked &= _rollouts(table)
+        self._table = _with_brakes(table, self._braked)
+        self.pins.apply(self._table)
+
+    def brake(self, rollout: str) -> None:
+        """Gives the candidate of that rollout nothing from now on, whatever snapshots say of its weight."""
+        if self._table is not None and rollout in _rollouts(self._table) - self._braked:
+            self._braked |= {rollout}
+            self.swap(self._table)
+
+    @property
+    def braked(self) -> frozenset[str]:
+        """The rollouts whose candidate gets nothing here."""
+        return self._braked
 
     @property
     def table(self) -> RoutingTable:
@@ -77,6 +97,8 @@ class Opening(NamedTuple):
     field_names: FieldNames
     begun_with: str = ""
     """The version that a resumed session's state is from."""
+    headers: Headers = ()
+    """Of the call, for rules."""
 
 
 class Predictor:
@@ -95,6 +117,8 @@ class Predictor:
         self._routing, self._dispatcher, self._tracer = routing, dispatcher, tracer
         self.clock = clock
         """Of all deadlines."""
+        self.observe: Observe = _nobody
+        """Called with each envelope that it is about, before that is on its way."""
         self._memory = memory
         self._prefix = options.boot_id[:12]
         self._max_bytes = options.max_message_bytes - _MESSAGE_OVERHEAD_BYTES
@@ -126,7 +150,7 @@ class Predictor:
         if selector.endpoint not in table.endpoints:
             check_segment(selector.endpoint, names.endpoint)
         unit = opening.unit or f"{self._prefix}-{next(self._numbers):x}"
-        route = StreamRoute(selector, unit, table, self._routing.pins, opening.begun_with)
+        route = StreamRoute(selector, unit, table, self._routing.pins, opening.begun_with, opening.headers)
         try:
             signature = route.version.signature(selector.signature, names.signature)
             check_outputs(signature, opening.outputs, names)
@@ -163,7 +187,7 @@ class Predictor:
             raise DeadlineExceeded("too little time is left to answer", stage="gateway")
         number = next(self._numbers)
         selector, prediction_id = ask.selector, f"{self._prefix}-{number:x}"
-        decision = ask.decision or self._decide(selector, ask.unit or prediction_id, ask.field_names)
+        decision = ask.decision or self._decide(ask, prediction_id)
         version = decision.version
         signature = version.signature(selector.signature, ask.field_names.signature)
         inputs, rows, byte_count = admit(signature, ask.inputs, ask.outputs, ask.field_names)
@@ -175,7 +199,7 @@ class Predictor:
             byte_count += state_bytes(state)
         if byte_count > self._max_bytes:
             raise InvalidField.at("inputs", f"{byte_count} bytes in all; a worker takes at most {self._max_bytes}")
-        return Envelope(
+        envelope = Envelope(
             version,
             signature.name,
             inputs,
@@ -189,13 +213,20 @@ class Predictor:
             decision.generation,
             prediction_id,
             byte_count,
+            propensity=decision.propensity,
         )
+        endpoint = decision.endpoint
+        if endpoint is not None and endpoint.is_split:
+            envelope.is_split = True
+            if endpoint.rollout is not None and decision.propensity and not endpoint.braked:
+                envelope.observer = self.observe(endpoint, decision, envelope)
+        return envelope
 
-    def _decide(self, selector: Selector, unit: str, field_names: FieldNames) -> Decision:
-        table = self._routing.table
+    def _decide(self, ask: Ask, prediction_id: str) -> Decision:
+        table, selector = self._routing.table, ask.selector
         if selector.endpoint not in table.endpoints:
-            check_segment(selector.endpoint, field_names.endpoint)
-        return table.route(selector, unit)
+            check_segment(selector.endpoint, ask.field_names.endpoint)
+        return table.route(selector, ask.unit, ask.caller.headers, prediction_id)
 
     def _queue_span(self, parent: trace.Span) -> Callable[[asyncio.Future[Prediction]], None]:
         """A span for the wait, made when it is over: until then nobody knows how long it was."""
@@ -221,11 +252,30 @@ def _state_of(ask: Ask, version: Version, plan: StatePlan, rows: int) -> Sequenc
     return ask.state(plan, rows)
 
 
+def _nobody(endpoint: Endpoint, decision: Decision, envelope: Envelope) -> None:
+    del endpoint, decision, envelope
+
+
+def _rollouts(table: RoutingTable) -> frozenset[str]:
+    return frozenset(endpoint.rollout.rollout for endpoint in table.endpoints.values() if endpoint.rollout is not None)
+
+
+def _with_brakes(table: RoutingTable, braked: frozenset[str]) -> RoutingTable:
+    stopped = {
+        endpoint.name: endpoint.without_candidate()
+        for endpoint in table.endpoints.values()
+        if endpoint.rollout is not None and endpoint.rollout.rollout in braked
+    }
+    return replace(table, endpoints={**table.endpoints, **stopped}) if stopped else table
+
+
 def _describe(span: trace.Span, envelope: Envelope) -> None:
     span.set_attributes(
         {
             "inferway.endpoint": envelope.endpoint,
             "inferway.arm": envelope.arm,
+            "inferway.generation": envelope.generation,
+            "inferway.propensity": envelope.propensity,
             "inferway.model_version": envelope.version.name,
             "inferway.prediction_id": envelope.prediction_id,
             "inferway.rows": envelope.rows,

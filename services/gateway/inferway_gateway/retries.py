@@ -6,6 +6,7 @@ from collections.abc import Callable, Container
 
 from inferway.errors import InferwayError
 from inferway_chassis.clock import Clock
+from inferway_gateway.envelope import Envelope
 from inferway_gateway.lane import Flight
 from inferway_gateway.retry_budget import RetryBudget
 
@@ -30,15 +31,17 @@ class Retries:
         self._clock = clock
         self._budgets: dict[str, RetryBudget] = {}
 
-    def count_first_attempt(self, endpoint: str) -> None:
-        """A caller sent a request."""
-        self._budget(endpoint).count_first_attempt()
+    def count_first_attempt(self, envelope: Envelope) -> None:
+        """A caller sent a request; copies of requests are nobody's."""
+        if not envelope.is_copy:
+            self._budget(envelope.endpoint).count_first_attempt()
 
     def permits(self, flight: Flight, error: InferwayError) -> bool:
         """Whether `flight`, which failed with `error`, may be repeated; if so, its endpoint has paid for that."""
         envelope = flight.envelope
         return (
-            flight.attempt < MAX_ATTEMPTS.get(error.reason, 0)
+            not envelope.is_copy
+            and flight.attempt < MAX_ATTEMPTS.get(error.reason, 0)
             and (envelope.version.idempotent or error.reason in NOT_EXECUTED)
             and envelope.deadline > self._clock()
             and self._budget(envelope.endpoint).withdraw()

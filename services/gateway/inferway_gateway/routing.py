@@ -1,17 +1,18 @@
 """Which version answers: an immutable table made from one snapshot, swapped whole when the next one comes.
 
-    endpoint ─► pinned number or alias, or an arm by hash(salt ‖ unit) ─► version
+    endpoint ─► pinned number or alias, or an arm by a header, or an arm by hash(salt ‖ unit) ─► version
 
 Units are assigned by xxh3_64 over the salt and then the unit, both UTF-8: `bucket = hash * 10000 >> 64`, and each
-arm owns the range of buckets that begins where the arms before it end. The starts stay fixed while the last arm
-grows or shrinks, so that a ramp moves nobody twice.
+arm owns the range of buckets that begins where the arms before it end. The first range begins at 0 whatever the
+weights are: while a rollout's candidate is the first of two arms, a ramp moves nobody twice.
+`tests/golden/assignment.json` has vectors for every other implementation.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from xxhash import xxh3_64_intdigest
 
 from inferway.errors import AliasNotFound, EndpointNotFound, UnknownSignature, VersionNotFound, VersionNotReady
 from inferway.names import model_name, version_name
+from inferway_gateway.matching import Headers, MatchRule, arm_of
+from inferway_gateway.rollouts.plan import RolloutPlan
 from inferway_gateway.signature import Signature
 from inferway_gateway.state import StatePlan
 
@@ -94,21 +97,49 @@ class Endpoint:
     """The version that an automatic endpoint moves to once it is ready."""
     stream_policy: StreamPolicy | None = None
     """What open streams do when the arms change; None leaves it to what they carry."""
+    match_rules: tuple[MatchRule, ...] = ()
+    """The first that matches decides, before the weights do."""
+    rollout: RolloutPlan | None = None
+    """What drives it."""
+    braked: bool = False
+    """This gateway gives the candidate of the rollout nothing, whatever the registry says."""
     starts: tuple[int, ...] = field(init=False)
     _live: tuple[Arm, ...] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Lays the arms out over the buckets; raises TableRefused if they do not fill them."""
+        """Lays the arms out over the buckets; raises TableRefused if they do not fill them, or one is missing."""
         live = tuple(arm for arm in self.arms if arm.weight > 0)
         total = sum(arm.weight for arm in live)
         if self.arms and (total != WHOLE or any(arm.weight < 0 for arm in self.arms)):
             raise TableRefused(f"the weights of endpoint {self.name} sum to {total}, not to {WHOLE}")
+        self._check_arms()
         starts, start = [], 0
         for arm in live:
             starts.append(start)
             start += arm.weight
         object.__setattr__(self, "starts", tuple(starts))
         object.__setattr__(self, "_live", live)
+
+    @property
+    def is_split(self) -> bool:
+        """Callers may want to know who answered: there are several arms with traffic, or a rollout."""
+        return len(self._live) > 1 or self.rollout is not None
+
+    def arm(self, name: str) -> Arm | None:
+        """The arm of that name."""
+        return next((arm for arm in self.arms if arm.name == name), None)
+
+    def without_candidate(self) -> Endpoint:
+        """The same with everything for the stable arm of the rollout, and nobody matched to its candidate."""
+        plan = self.rollout
+        assert plan is not None
+        arms = tuple(replace(arm, weight=WHOLE if arm.name == plan.stable_arm else 0) for arm in self.arms)
+        rules = tuple(rule for rule in self.match_rules if rule.arm != plan.candidate_arm)
+        return replace(self, arms=arms, match_rules=rules, braked=True)
+
+    def matched(self, headers: Headers) -> Arm | None:
+        """The arm of a call with these headers, if a rule says so."""
+        return self.arm(arm_of(self.match_rules, headers))
 
     def choose(self, unit: str) -> Arm:
         """The arm of `unit`; the next version if there are no arms yet. Raises VersionNotReady."""
@@ -121,6 +152,14 @@ class Endpoint:
         raise VersionNotReady(
             f"endpoint {self.name} has no version to answer with yet: publish one", model=self.name, version=""
         )
+
+    def _check_arms(self) -> None:
+        named = [rule.arm for rule in self.match_rules]
+        if self.rollout is not None:
+            named += [self.rollout.stable_arm, self.rollout.candidate_arm]
+        for name in named:
+            if self.arm(name) is None:
+                raise TableRefused(f"endpoint {self.name} has no arm {shown(name)}")
 
 
 class Selector(NamedTuple):
@@ -140,9 +179,12 @@ class Decision(NamedTuple):
     """Empty if the caller pinned the version."""
     generation: int
     propensity: int = 0
-    """The chance of this arm in basis points; 0 if the caller pinned the version or matched a rule."""
+    """The chance of this arm in basis points; 0 where chance has not chosen: for a pinned version, by a rule, or of a
+    session that is resumed."""
     unit: str = ""
     """What was assigned: an affinity key, or a stream; empty for a request alone."""
+    endpoint: Endpoint | None = None
+    """As it was then: a stream may keep a decision for longer than its endpoint keeps its arms."""
 
 
 @dataclass(frozen=True)
@@ -161,19 +203,24 @@ class RoutingTable:
         for endpoint in self.endpoints.values():
             self._check(f"endpoint {endpoint.name}", (arm.version for arm in endpoint.arms))
             self._check(f"endpoint {endpoint.name}", filter(None, (endpoint.next_version,)))
+            if endpoint.rollout is not None and endpoint.rollout.mirror is not None:
+                self._check(endpoint.rollout.rollout, (endpoint.rollout.mirror.version,))
         for (model, alias), version in self.aliases.items():
             self._check(f"alias {alias} of {model}", (version,))
 
-    def route(self, selector: Selector, unit: str) -> Decision:
-        """Decides for one request. `unit` is what traffic is split by.
+    def route(self, selector: Selector, unit: str, headers: Headers = (), alone: str = "") -> Decision:
+        """Decides for one request. Traffic is split by `unit`; if that is empty, by `alone`, which names the request.
 
         Raises EndpointNotFound, VersionNotFound, AliasNotFound, VersionNotReady (the endpoint has no version yet).
         """
         endpoint = self.endpoint(selector.endpoint)
         if selector.number or selector.alias:
-            return Decision(self._pinned(selector), "", endpoint.generation)
-        arm = endpoint.choose(unit)
-        return Decision(self.versions[arm.version], arm.name, endpoint.generation)
+            return Decision(self._pinned(selector), "", endpoint.generation, 0, unit, endpoint)
+        arm = endpoint.matched(headers) if endpoint.match_rules else None
+        if arm is not None:
+            return Decision(self.versions[arm.version], arm.name, endpoint.generation, 0, unit, endpoint)
+        arm = endpoint.choose(unit or alone)
+        return Decision(self.versions[arm.version], arm.name, endpoint.generation, arm.weight, unit, endpoint)
 
     def endpoint(self, name: str) -> Endpoint:
         """Raises EndpointNotFound."""

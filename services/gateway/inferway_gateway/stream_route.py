@@ -3,7 +3,8 @@
     same version, or policy MIGRATE ─► what the endpoint says now
     else ─► stays where it is, for a bounded time, and workers are told to keep that version
 
-State belongs to a version: a session moves only to one whose state is of the same kind.
+State belongs to a version: a session moves only to one whose state is of the same kind. A stream that stays keeps its
+whole decision, generation and all: chance assigned it then, and not again.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 
 from inferway.errors import SessionVersionGone, UnknownSignature
 from inferway.names import parse_version
+from inferway_gateway.matching import Headers
 from inferway_gateway.routing import Decision, RoutingTable, Selector, StreamPolicy, Version
 from inferway_gateway.state import StatePlan
 
@@ -68,16 +70,26 @@ class Pins:
 class StreamRoute:
     """See the module. One for each stream or sequence; `close` it at the end."""
 
-    def __init__(self, selector: Selector, unit: str, table: RoutingTable, pins: Pins, begun_with: str = "") -> None:
-        """`unit` decides between arms. `begun_with` is the version of a session that is resumed.
+    def __init__(
+        self,
+        selector: Selector,
+        unit: str,
+        table: RoutingTable,
+        pins: Pins,
+        begun_with: str = "",
+        headers: Headers = (),
+    ) -> None:
+        """`unit` and `headers` decide between arms. `begun_with` is the version of a session that is resumed.
 
         Raises EndpointNotFound, VersionNotFound, AliasNotFound, VersionNotReady, UnknownSignature, SessionVersionGone.
         """
-        self._selector, self._unit, self._pins = selector, unit, pins
+        self._selector, self._unit, self._headers, self._pins = selector, unit, headers, pins
         self._pinned = ""
         self._leaves_at: float | None = None
-        self._decision = table.route(selector, unit)
+        self._decision = table.route(selector, unit, headers)
         self._table: RoutingTable | None = table
+        if begun_with:
+            self._decision = self._decision._replace(propensity=0)  # it was assigned when it began
         if begun_with and begun_with != self._decision.version.name:
             self._decision = self._decision._replace(version=_begun(begun_with, table), arm="")
             self._table = None
@@ -118,16 +130,20 @@ class StreamRoute:
         self._pin_to("")
 
     def _review(self, table: RoutingTable, now: float) -> None:
-        wanted = table.route(self._selector, self._unit)
+        wanted = table.route(self._selector, self._unit, self._headers)
         current = table.versions.get(self._decision.version.name)
-        if wanted.version is not current and self._stays(wanted, current, table, now):
-            assert current is not None
+        if wanted.version is current:
+            self._leaves_at = None
+            stays = self._policy(table) is StreamPolicy.FINISH
+        elif stays := self._stays(wanted, current, table, now):
             if self._leaves_at is None:
                 self._leaves_at = now + FINISH_SECONDS
-            self._decision = self._decision._replace(version=current)
         else:
             self._leaves_at = None
-            self._decision = wanted
+        if stays:
+            assert current is not None
+            wanted = self._decision._replace(version=current)
+        self._decision = wanted
         self.plan = self._plan_of(self._decision.version)
         self._table = table
         self._pin(table)

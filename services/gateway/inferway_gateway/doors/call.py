@@ -11,8 +11,8 @@ from google.protobuf.message import Message
 from grpc import aio
 
 from inferway_chassis.observing import Head
-from inferway_chassis.pipeline import Started
-from inferway_gateway.envelope import Ask, Caller, Prediction, caller_of
+from inferway_chassis.pipeline import Metadata, Started
+from inferway_gateway.envelope import Ask, Caller, Envelope, Prediction, caller_of
 from inferway_gateway.predictor import Predictor
 
 Context = aio.ServicerContext[Any, Any]
@@ -36,12 +36,16 @@ class TimeLimits:
 def caller(head: Head) -> Caller:
     """Who calls; raises InvalidParameter."""
     criticality = tenant = None
-    for key, value in head.invocation_metadata() or ():
+    affinity_key = ""
+    headers = head.invocation_metadata() or ()
+    for key, value in headers:
         if key == "x-criticality":
             criticality = str(value)
         elif key == "x-tenant":
             tenant = str(value)
-    return caller_of(criticality, tenant)
+        elif key == "x-affinity-key":
+            affinity_key = str(value)
+    return caller_of(criticality, tenant, affinity_key, headers)
 
 
 def has_flag(context: Context, header: str) -> bool:
@@ -52,4 +56,17 @@ def has_flag(context: Context, header: str) -> bool:
 def started(predictor: Predictor, ask: Ask, to_response: Callable[[Prediction], Message]) -> Started[Prediction]:
     """Sets `ask` on its way, for a call that is answered with one message. Raises what `Predictor.submit` raises."""
     flight = predictor.submit(ask)
-    return Started(flight.result, to_response, partial(predictor.abandon, flight))
+    abandon = partial(predictor.abandon, flight)
+    return Started(flight.result, to_response, abandon, answer_metadata(flight.envelope))
+
+
+def answer_metadata(envelope: Envelope) -> Metadata:
+    """What was decided, where callers may want to know: trailing metadata of the answer."""
+    if not envelope.is_split:
+        return ()
+    return (
+        ("x-inferway-arm", envelope.arm),
+        ("x-inferway-version", envelope.version.name),
+        ("x-inferway-generation", str(envelope.generation)),
+        ("x-inferway-propensity", str(envelope.propensity)),
+    )

@@ -11,7 +11,7 @@ from inferway_chassis.observing import Head
 from inferway_chassis.pipeline import Started
 from inferway_chassis.transport import seconds_left
 from inferway_gateway.doors import oip_models
-from inferway_gateway.doors.call import Context, TimeLimits, caller, has_flag
+from inferway_gateway.doors.call import Context, TimeLimits, answer_metadata, caller, has_flag
 from inferway_gateway.doors.oip_messages import InferParameters, outputs_of, parameters_of, selector_of, tensors_of
 from inferway_gateway.doors.oip_messages import to_response as to_infer_response
 from inferway_gateway.doors.oip_stream import OipStream, Submitted
@@ -102,8 +102,9 @@ class OipServicer:
         parameters = parameters_of(request)
         seconds = self._time_limits.bounded(seconds_left(head))
         ask = _ask(request, parameters, seconds, caller(head))
-        result, abandon = self._begin(ask, parameters)
-        return Started(result, partial(to_infer_response, request, timing=parameters.timing), abandon)
+        result, abandon, metadata = self._begin(ask, parameters)
+        to_response = partial(to_infer_response, request, timing=parameters.timing)
+        return Started(result, to_response, abandon, metadata)
 
     async def ModelStreamInfer(  # noqa: N802
         self, requests: AsyncIterator[pb.ModelInferRequest], context: Context
@@ -127,7 +128,7 @@ class OipServicer:
             if turn is not None:
                 return Pending(turn.result, turn.abandon)
         flight = self._predictor.submit(ask)
-        return Pending(flight.result, partial(self._predictor.abandon, flight))
+        return Pending(flight.result, partial(self._predictor.abandon, flight), answer_metadata(flight.envelope))
 
 
 def _ask(request: pb.ModelInferRequest, parameters: InferParameters, seconds: float, called_by: Caller) -> Ask:
@@ -140,7 +141,7 @@ def _ask(request: pb.ModelInferRequest, parameters: InferParameters, seconds: fl
         selector=selector_of(request.model_name, request.model_version, parameters.signature),
         inputs=inputs,
         outputs=outputs_of(request.outputs),
-        unit=parameters.affinity_key,
+        unit=parameters.affinity_key or called_by.affinity_key,
         timeout_seconds=seconds,
         caller=called_by,
         field_names=field_names,

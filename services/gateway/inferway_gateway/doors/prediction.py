@@ -47,13 +47,14 @@ class PredictionServicer:
 
     def Predict(self, request: pb.PredictRequest, head: Head) -> Started[Prediction]:  # noqa: N802
         """One prediction."""
+        called_by = caller(head)
         ask = Ask(
             selector=selector_of(request.target),
             inputs=tensors_of(request.inputs),
             outputs=list(request.output_names),
-            unit=request.affinity_key,
+            unit=request.affinity_key or called_by.affinity_key,
             timeout_seconds=self._time_limits.bounded(seconds_left(head)),
-            caller=caller(head),
+            caller=called_by,
             field_names=FIELD_NAMES,
         )
         request_id = checked_id(request.id)

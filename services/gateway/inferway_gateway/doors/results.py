@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Generic, NamedTuple, TypeVar
 
 from inferway.errors import InferwayError
+from inferway_chassis.pipeline import Metadata
 from inferway_gateway.envelope import Prediction
 
 K = TypeVar("K")
@@ -29,6 +30,8 @@ class Pending(NamedTuple):
     result: asyncio.Future[Prediction]
     abandon: Callable[[], None]
     """To be called if its caller goes away first."""
+    metadata: Metadata = ()
+    """Of its answer, where that has any of its own."""
 
 
 class Entry(Generic[K]):

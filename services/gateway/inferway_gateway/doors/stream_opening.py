@@ -138,9 +138,10 @@ class StreamOpener:
 
     def _route(self, options: StreamOptions, key: str, begun_with: str = "") -> StreamRoute:
         opening = options.opening
-        unit = opening.affinity_key or key  # a session has the same arm whenever it is resumed
+        # A session has the same arm whenever it is resumed.
+        unit = opening.affinity_key or options.caller.affinity_key or key
         return self._predictor.open_route(
-            Opening(options.selector, unit, opening.output_names, FIELD_NAMES, begun_with)
+            Opening(options.selector, unit, opening.output_names, FIELD_NAMES, begun_with, options.caller.headers)
         )
 
 

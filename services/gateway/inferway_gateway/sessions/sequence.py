@@ -236,7 +236,9 @@ class Sequence:
     def _route(self, turn: Turn, begun_with: str = "") -> StreamRoute:
         ask = turn.ask
         unit = ask.unit or self._key
-        route = self._predictor.open_route(Opening(ask.selector, unit, ask.outputs, ask.field_names, begun_with))
+        headers = ask.caller.headers
+        opening = Opening(ask.selector, unit, ask.outputs, ask.field_names, begun_with, headers)
+        route = self._predictor.open_route(opening)
         if route.plan is None:
             route.close()
             version = route.version

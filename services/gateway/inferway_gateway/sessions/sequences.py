@@ -81,7 +81,7 @@ class Sequences:
         await asyncio.gather(*(sequence.release() for sequence in self._sequences.values()))
 
     def _keeps_state(self, ask: Ask, key: str) -> bool:
-        opening = Opening(ask.selector, ask.unit or key, ask.outputs, ask.field_names)
+        opening = Opening(ask.selector, ask.unit or key, ask.outputs, ask.field_names, headers=ask.caller.headers)
         route = self._predictor.open_route(opening)
         route.close()
         return route.plan is not None
