@@ -103,6 +103,8 @@ class Endpoint:
     """What drives it."""
     braked: bool = False
     """This gateway gives the candidate of the rollout nothing, whatever the registry says."""
+    is_split: bool = field(init=False)
+    """Callers may want to know who answered: there are several arms with traffic, or a rollout."""
     starts: tuple[int, ...] = field(init=False)
     _live: tuple[Arm, ...] = field(init=False)
 
@@ -117,13 +119,9 @@ class Endpoint:
         for arm in live:
             starts.append(start)
             start += arm.weight
+        object.__setattr__(self, "is_split", len(live) > 1 or self.rollout is not None)
         object.__setattr__(self, "starts", tuple(starts))
         object.__setattr__(self, "_live", live)
-
-    @property
-    def is_split(self) -> bool:
-        """Callers may want to know who answered: there are several arms with traffic, or a rollout."""
-        return len(self._live) > 1 or self.rollout is not None
 
     def arm(self, name: str) -> Arm | None:
         """The arm of that name."""
