@@ -36,6 +36,9 @@ from inferway_gateway.metrics import GatewayMetrics
 from inferway_gateway.models import Models
 from inferway_gateway.outcomes import Outcomes
 from inferway_gateway.predictor import Predictor, PredictorOptions, Routing
+from inferway_gateway.rollouts.metrics import RolloutMetrics
+from inferway_gateway.rollouts.reporter import Reporter
+from inferway_gateway.rollouts.rollouts import Rollouts
 from inferway_gateway.routing import TableRefused
 from inferway_gateway.sessions.sequences import SequenceLimits, Sequences
 from inferway_gateway.sessions.sessions import Sessions
@@ -72,6 +75,10 @@ class Gateway:
         self.predictor = Predictor(
             self.routing, self.dispatcher, memory, process.clock, process.telemetry.tracer, options
         )
+        self.rollouts = Rollouts(self.routing.brake)
+        self.predictor.observe = self.rollouts.observe
+        self.reporter = Reporter(settings.registry_target, process.boot_id, self.rollouts)
+        self.rollouts.on_news = self.reporter.wake
         store = open_store(settings.session_store.get_secret_value(), settings.max_sessions, process.clock)
         alone = settings.processes == 1 and not settings.share_port
         self.sessions = Sessions(
@@ -87,6 +94,7 @@ class Gateway:
         )
         process.telemetry.registry.register(GatewayMetrics(outcomes, self.dispatcher, self.feed))
         process.telemetry.registry.register(MemoryMetrics(memory))
+        process.telemetry.registry.register(RolloutMetrics(self.rollouts, self.reporter))
 
     def apply(self, snapshot: RoutingSnapshot) -> None:
         """Acts on a snapshot from now on; raises SnapshotRefused and changes nothing if it contradicts itself."""
@@ -95,6 +103,7 @@ class Gateway:
         except TableRefused as refused:
             raise SnapshotRefused(str(refused)) from refused
         self.routing.swap(table)
+        self.rollouts.apply(table)
         self.dispatcher.apply(table)
         self.fleet.apply(to_addresses(snapshot))
         self.dispatcher.on_change()
@@ -121,6 +130,7 @@ async def running(settings: GatewaySettings, process: Process) -> AsyncIterator[
         await stack.enter_async_context(_background(prediction.watch(), "streams"))
         await stack.enter_async_context(_background(gateway.sessions.run(), "sessions"))
         await stack.enter_async_context(_background(gateway.sequences.run(), "sequences"))
+        await stack.enter_async_context(_background(gateway.reporter.run(), "reporter"))
         if settings.http_address:
             refuse_open_plaintext(settings.http_address, settings)
             about = {"name": "inferway gateway", "version": _version(), "grpc": settings.grpc_address}

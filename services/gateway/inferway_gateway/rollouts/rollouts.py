@@ -1,0 +1,61 @@
+"""All rollouts in this gateway's routing table: begun and forgotten with it, whether or not the registry is there."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Collection
+
+from inferway_gateway.envelope import Envelope, Observer
+from inferway_gateway.rollouts.trial import Trial
+from inferway_gateway.routing import Decision, Endpoint, RoutingTable
+
+_LOG = logging.getLogger(__name__)
+
+
+class Rollouts:
+    """Everything happens on the event loop, in calls that return at once."""
+
+    def __init__(self, brake: Callable[[str], None], random: Callable[[], float] = random.random) -> None:
+        """`brake` is given the name of a rollout whose candidate is to get nothing here from now on."""
+        self._brake, self._random = brake, random
+        self._trials: dict[str, Trial] = {}
+        self.on_news: Callable[[], None] = lambda: None
+        """Called when the registry should hear at once: of other weights, or of a brake."""
+        self.brakes = 0
+        """How often one was pulled."""
+
+    @property
+    def trials(self) -> Collection[Trial]:
+        """Of all rollouts there are."""
+        return self._trials.values()
+
+    def apply(self, table: RoutingTable) -> None:
+        """Begins, follows and forgets rollouts as the registry's `table` says."""
+        driven = [endpoint for endpoint in table.endpoints.values() if endpoint.rollout is not None]
+        names = {endpoint.rollout.rollout for endpoint in driven if endpoint.rollout is not None}
+        self._trials = {name: trial for name, trial in self._trials.items() if name in names}
+        news = [self._follow(endpoint) for endpoint in driven]
+        if any(news):
+            self.on_news()
+
+    def observe(self, endpoint: Endpoint, decision: Decision, envelope: Envelope) -> Observer | None:
+        """Who wants to know what becomes of a request that chance gave an arm of `endpoint`, as it was then."""
+        plan = endpoint.rollout
+        trial = self._trials.get(plan.rollout) if plan is not None else None
+        return None if trial is None else trial.meet(decision, envelope)
+
+    def _follow(self, endpoint: Endpoint) -> bool:
+        plan = endpoint.rollout
+        assert plan is not None
+        trial = self._trials.get(plan.rollout)
+        if trial is None:
+            trial = self._trials[plan.rollout] = Trial(plan, self._stop, self._random)
+        return trial.follow(endpoint, plan)
+
+    def _stop(self, trial: Trial) -> None:
+        name = trial.plan.rollout
+        self.brakes += 1
+        _LOG.warning("the candidate is stopped here", extra={"rollout": name, "cause": trial.brake_reason})
+        self._brake(name)
+        self.on_news()
