@@ -85,7 +85,7 @@ class Dispatcher:
             seconds_left = min(self._patience(pool, flight, now), seconds_left)
         self._retries.count_first_attempt(envelope)
         try:
-            if self.guard.known:
+            if self.guard.known and not envelope.is_copy:
                 self._ward.recognise(flight)
             if flight.suspicion is None:
                 self._pools.place(pool, flight)
@@ -190,12 +190,13 @@ class Dispatcher:
         if flight is None:
             return
         self._judge(flight, passed=False if blames_worker(error) else None)
+        is_copy = flight.envelope.is_copy  # it is never sent alone, so it proves nothing
         if error.reason in NOT_EXECUTED:
             # Its next hello says when the version may be bound there again.
             self.set_ready(lane, lane.ready - {flight.envelope.version.name})
-        elif isinstance(error, RunnerCrashed):
+        elif isinstance(error, RunnerCrashed) and not is_copy:
             error = self._ward.accuse(flight, error)
-        elif isinstance(error, Quarantined):
+        elif isinstance(error, Quarantined) and not is_copy:
             self.guard.convict(flight.envelope, self._clock())
         self._retry_or_settle(flight, lane.worker, error)
 
