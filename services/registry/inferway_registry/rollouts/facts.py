@@ -17,6 +17,8 @@ class Profile:
     """Answers by the number of their bucket, see `LatencyHistogram`."""
     outputs: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """A sample of each output's figures."""
+    seen: Mapping[str, int] = field(default_factory=dict)
+    """Of how many each sample was drawn; an output that is missing is all in its sample."""
 
     @property
     def answers(self) -> int:
@@ -34,6 +36,10 @@ class Pairs:
     """Pairs of which only the primary failed."""
     mirrored_errors: int = 0
     """Pairs of which only the copy failed."""
+    primary_latency: Mapping[int, int] = field(default_factory=dict)
+    """Of the primary's answers to the same requests, by the number of their bucket."""
+    mirrored_latency: Mapping[int, int] = field(default_factory=dict)
+    """Of the copies' answers."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,10 @@ class State(IntEnum):
 ENDS = frozenset({State.SUCCEEDED, State.ROLLED_BACK, State.FAILED})
 OF_CONTROLLER = "controller"
 """The principal of transitions that nobody asked for."""
+OF_GATEWAY = "gateway"
+"""That of a brake."""
+MAX_TRANSITIONS = 1000
+"""So many are kept, the newest: people may pause and resume as often as they like."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,40 @@ class Rollout:
     def active(self) -> bool:
         """It has not come to an end."""
         return self.state not in ENDS
+
+    @property
+    def acts_as(self) -> State:
+        """The state, or while it is paused the one that it was paused from: what gateways do is the same."""
+        return self.paused_from if self.paused_from is not None else self.state
+
+    def seconds_in_state(self, now: datetime) -> float:
+        """Since it came to this state or step, or was resumed; 0 if the clock was set back."""
+        return max(0.0, (now - (self.state_time or self.create_time)).total_seconds())
+
+    def to(
+        self,
+        state: State,
+        now: datetime,
+        reason: str,
+        principal: str = OF_CONTROLLER,
+        *,
+        step: int | None = None,
+        weight: int | None = None,
+    ) -> Rollout:
+        """In another state, or another step of the same one, with the transition that says so."""
+        step, weight = self.step if step is None else step, self.weight_basis_points if weight is None else weight
+        made = Transition(now, state, step, weight, reason, principal)
+        return replace(
+            self,
+            state=state,
+            reason=reason,
+            step=step,
+            weight_basis_points=weight,
+            paused_from=self.state if state is State.PAUSED else None,
+            state_time=now,
+            end_time=now if state in ENDS else None,
+            transitions=(*self.transitions, made)[-MAX_TRANSITIONS:],
+        )
 
     def published(self, generation: int) -> Rollout:
         """With the generation of the endpoint under which its present weight is in force."""
