@@ -1,0 +1,304 @@
+"""One rollout in one gateway: whom it counts, for what, and when it stops the candidate."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import pytest
+
+from inferway.datatypes import Datatype
+from inferway.errors import InferwayError, InvalidField, ModelFailed, WorkerLost
+from inferway_gateway.envelope import Envelope
+from inferway_gateway.rollouts.plan import RolloutPlan
+from inferway_gateway.rollouts.rollouts import Rollouts
+from inferway_gateway.rollouts.tally import ArmTally, PhaseTally
+from inferway_gateway.rollouts.trial import Trial
+from inferway_gateway.routing import Arm, Decision, Endpoint, RoutingTable
+from inferway_gateway.tensors import Answer, Tensor
+from tests.unit.gateway.builders import envelope, version
+
+ROLLOUT = "endpoints/echo/rollouts/1"
+PLAN = RolloutPlan(
+    ROLLOUT, "v1", "v2", counts=True, p95_seconds=0.1, p99_seconds=0.2, edges={"y": (1.0, 2.0)}, brake_alpha=0.005
+)
+WARM = 10.0
+"""Seconds after the candidate's first request, from which on latency and outputs count."""
+
+
+class Outputs(NamedTuple):
+    """An answer of which nobody reads the timing."""
+
+    outputs: list[Tensor]
+    timing: Any = None
+
+
+def answer(*scores: float) -> Answer:
+    """Four scores of one row."""
+    return Outputs([Tensor("y", Datatype.FP32, (1, 4), struct.pack("<4f", *scores))])
+
+
+FINE = answer(0.0, 0.0, 1.0, 0.0)
+"""Class 2 is on top: the last bin."""
+BROKEN = answer(0.0, 0.0, float("nan"), 0.0)
+
+
+class Bed:
+    """A gateway's rollouts without a gateway: time and answers come from the test."""
+
+    def __init__(self, plan: RolloutPlan = PLAN, weight: int = 500) -> None:
+        self.now = 1000.0
+        self.braked: list[str] = []
+        self.news = 0
+        self.rollouts = Rollouts(self.braked.append, random=lambda: 0.0)
+        self.rollouts.on_news = self._hear
+        self.endpoint = self.apply(plan, weight, generation=1)
+
+    def _hear(self) -> None:
+        self.news += 1
+
+    def apply(self, plan: RolloutPlan | None, weight: int, generation: int) -> Endpoint:
+        """A snapshot comes."""
+        arms = (Arm("v2", version(2).name, weight), Arm("v1", version(1).name, 10_000 - weight))
+        self.endpoint = Endpoint("echo", arms, "salt", generation, rollout=plan)
+        versions = {each.name: each for each in (version(1), version(2))}
+        self.rollouts.apply(RoutingTable("epoch", generation, {"echo": self.endpoint}, versions, {}))
+        return self.endpoint
+
+    def ask(
+        self,
+        arm: str,
+        outcome: Answer | InferwayError = FINE,
+        *,
+        unit: str = "",
+        seconds: float = 0.01,
+        decided_at: Endpoint | None = None,
+    ) -> bool:
+        """One request from beginning to end; returns whether anybody wanted to know."""
+        observed = self.send(arm, unit, decided_at)
+        if observed is None:
+            return False
+        request, observer = observed
+        self.now += seconds
+        observer.ended(request, outcome, self.now)
+        return True
+
+    def send(self, arm: str, unit: str = "", decided_at: Endpoint | None = None) -> tuple[Envelope, Any] | None:
+        """Its beginning alone."""
+        endpoint = decided_at or self.endpoint
+        chosen = version(int(arm[1:])) if arm else version(1)
+        request = replace(envelope(chosen), arm=arm, received_at=self.now)
+        decision = Decision(chosen, arm, endpoint.generation, 500, unit, endpoint)
+        observer = self.rollouts.observe(endpoint, decision, request)
+        return None if observer is None else (request, observer)
+
+    def warm_up(self) -> None:
+        """The candidate gets its first request, and slow start passes."""
+        self.ask("v2", unit="first")
+        self.now += WARM
+
+    @property
+    def trial(self) -> Trial:
+        """The only one."""
+        (trial,) = self.rollouts.trials
+        return trial
+
+    @property
+    def phase(self) -> PhaseTally:
+        """The weights of now."""
+        return self.trial.tally.phases[-1]
+
+    @property
+    def candidate(self) -> ArmTally:
+        """What it met under them."""
+        return self.phase.candidate
+
+    @property
+    def stable(self) -> ArmTally:
+        """What it met under them."""
+        return self.phase.stable
+
+
+def test_both_arms_are_counted_under_the_weights_by_which_units_were_sent():
+    """The judge needs the share that was in force; an answer may come long after it has changed."""
+    bed = Bed()
+    sent = bed.send("v2")
+    assert sent is not None
+    bed.apply(PLAN, 1000, generation=2)
+    bed.ask("v1")
+    request, observer = sent
+    observer.ended(request, ModelFailed("broken"), bed.now)
+
+    first, second = bed.trial.tally.phases
+    assert (first.generation, first.share, first.candidate.units) == (1, 0.05, 1)
+    assert first.candidate.events == {"MODEL_FAILED": 1}
+    assert (second.generation, second.share, second.stable.units, second.candidate.units) == (2, 0.1, 1, 0)
+
+
+def test_a_callers_fault_is_a_request_and_a_unit_but_no_event():
+    """Else one client that sends rubbish would roll a good version back."""
+    bed = Bed()
+    bed.ask("v2", InvalidField("rubbish"))
+
+    assert (bed.candidate.units, bed.candidate.requests, bed.candidate.events) == (1, 1, {})
+    assert bed.candidate.errors == {"INVALID_FIELD": 1}
+
+
+def test_the_first_error_of_a_unit_counts_whatever_its_reason():
+    """Errors of all reasons together are one metric, of which a unit has one."""
+    bed = Bed()
+    for error in (WorkerLost("gone"), ModelFailed("broken")):
+        bed.ask("v2", error, unit="somebody")
+
+    assert bed.candidate.events == {"WORKER_LOST": 1}
+    assert bed.candidate.errors == {"WORKER_LOST": 1, "MODEL_FAILED": 1}
+
+
+def test_while_the_candidate_warms_up_only_errors_and_schemas_count():
+    """A cold version is slow at first, which says nothing; one that answers NaN is broken from the first request on."""
+    bed = Bed()
+    bed.ask("v2", FINE, seconds=5.0)
+    bed.ask("v1", FINE, seconds=4.0)
+    bed.ask("v2", BROKEN)
+    bed.ask("v2", WorkerLost("gone"))
+
+    assert bed.candidate.events == {"schema": 1, "WORKER_LOST": 1}
+    assert (bed.stable.events, bed.candidate.bins, bed.stable.bins) == ({}, {}, {})
+
+
+def test_after_slow_start_latency_and_outputs_of_both_arms_count():
+    """From the same moment on, or the arms would not be comparable."""
+    bed = Bed()
+    bed.warm_up()
+    bed.ask("v1", answer(1.0, 0.0, 0.0, 0.0), seconds=0.15)
+    bed.ask("v2", FINE, seconds=0.25)
+
+    assert (bed.stable.events, bed.stable.bins) == ({"above_p95": 1}, {"y": [1, 0, 0]})
+    assert (bed.candidate.events, bed.candidate.bins) == ({"above_p95": 1, "above_p99": 1}, {"y": [0, 0, 1]})
+
+
+def test_each_unit_has_one_output_in_the_bins():
+    """A heavy user's outputs are alike, and would look like a shift."""
+    bed = Bed()
+    bed.warm_up()
+    for _ in range(3):
+        bed.ask("v1", FINE, unit="heavy")
+
+    assert bed.stable.bins == {"y": [0, 0, 1]}
+
+
+def test_an_edge_belongs_to_the_bin_above_it():
+    """As the registry says of classes 1 and 2, whose edges they are here."""
+    bed = Bed()
+    bed.warm_up()
+    bed.ask("v1", answer(0.0, 1.0, 0.0, 0.0))
+
+    assert bed.stable.bins == {"y": [0, 1, 0]}
+
+
+def test_bins_keep_the_edges_that_were_known_first():
+    """Counts of bins with other edges cannot be added."""
+    bed = Bed()
+    bed.warm_up()
+    bed.apply(replace(PLAN, edges={"y": (0.5,)}), 1000, generation=2)
+    bed.ask("v1", FINE)
+
+    assert bed.stable.bins == {"y": [0, 0, 1]}
+
+
+def test_before_the_rollout_counts_people_see_requests_and_the_judge_nothing():
+    """While workers load the candidate nobody is exposed to anything."""
+    bed = Bed(replace(PLAN, counts=False), weight=0)
+    bed.ask("v1", ModelFailed("broken"), unit="somebody")
+
+    assert (bed.stable.requests, bed.stable.units, bed.stable.events) == (1, 0, {})
+
+
+def test_the_stable_version_is_profiled_while_the_plan_says_so():
+    """Thresholds and bins are made of that; of the candidate nothing may enter them."""
+    bed = Bed(replace(PLAN, counts=False, profiles=True), weight=0)
+    bed.ask("v1", FINE)
+    bed.ask("v2", FINE)
+    bed.apply(PLAN, 500, generation=2)
+    bed.ask("v1", FINE)
+
+    assert sum(bed.trial.profile.latency.counts.values()) == 1
+    assert (bed.trial.profile.outputs["y"].values, bed.trial.profile.outputs["y"].seen) == ([2.0], 1)
+
+
+def test_a_decision_from_before_the_rollout_is_not_counted():
+    """A stream may keep it for long; by which weights it was made nobody knows any more."""
+    bed = Bed()
+    older = replace(bed.endpoint, generation=0)
+
+    assert not bed.ask("v1", decided_at=older)
+
+
+def test_a_candidate_that_fails_is_stopped_once_and_the_registry_hears_at_once():
+    """Half a minute of a broken version is too much, and the registry may be away."""
+    bed = Bed()
+    before = bed.news
+    for _ in range(20):
+        bed.ask("v1")
+        bed.ask("v2", ModelFailed("broken"))
+
+    assert bed.braked == [ROLLOUT]
+    assert bed.rollouts.brakes == bed.news - before == 1
+    assert bed.trial.brake_reason.startswith("errors: the candidate had ")
+
+
+def test_after_the_brake_nothing_counts_for_the_judge():
+    """Units that the candidate should have had go to the stable version: the weights hold no longer."""
+    bed = Bed()
+    while not bed.braked:
+        bed.ask("v2", ModelFailed("broken"))
+    bed.ask("v1", ModelFailed("broken"))
+
+    assert (bed.stable.units, bed.stable.events, bed.stable.requests) == (0, {}, 1)
+
+
+@pytest.mark.parametrize("plan", [replace(PLAN, brake_alpha=0.0), replace(PLAN, counts=False)])
+def test_a_rollout_without_brake_or_counts_is_not_stopped_here(plan: RolloutPlan):
+    """The registry says whether a gateway may decide."""
+    bed = Bed(plan)
+    for _ in range(50):
+        bed.ask("v2", ModelFailed("broken"))
+
+    assert bed.braked == []
+
+
+def test_counts_are_kept_while_weights_change_and_go_with_the_rollout():
+    """They are cumulative; the next rollout of the endpoint is another one."""
+    bed = Bed()
+    bed.ask("v1")
+    bed.apply(PLAN, 1000, generation=2)
+    assert [phase.stable.units for phase in bed.trial.tally.phases] == [1, 0]
+
+    bed.apply(None, 0, generation=3)
+    assert not bed.rollouts.trials
+    assert not bed.ask("v1")
+
+    bed.apply(replace(PLAN, rollout="endpoints/echo/rollouts/2"), 500, generation=4)
+    assert [phase.stable.units for phase in bed.trial.tally.phases] == [0]
+
+
+def test_the_registry_hears_at_once_of_other_weights_and_of_nothing_else():
+    """A switch waits until every gateway has told that it routes by it; other snapshots come all the time."""
+    bed = Bed()
+    assert bed.news == 1
+    bed.apply(PLAN, 500, generation=1)
+    assert bed.news == 1
+    bed.apply(PLAN, 1000, generation=2)
+    assert (bed.news, bed.trial.generation) == (2, 2)
+
+
+def test_a_fault_in_counting_costs_nobody_an_answer():
+    """It is called where answers are handed out: what is raised there would be the caller's error."""
+    bed = Bed()
+    sent = bed.send("v1")
+    assert sent is not None
+    request, observer = sent
+    observer.ended(replace(request, signature="no such signature"), FINE, bed.now)
+
+    assert bed.trial.failures == 1
