@@ -75,12 +75,12 @@ class Mirror:
     def offer(self, envelope: Envelope, unit: str, outcome: Answer | InferwayError, seconds: float) -> None:
         """A request has ended after so many seconds; its inputs are still there. Quick, and never raises.
 
-        It is copied if the other version answered, `unit` (the prediction id of a request alone) is sampled, and the
+        It is copied if the other version answered, `unit` (empty for a request alone) is sampled, and the
         mirrored version can be asked the same: sessions are not copied, for then their state would have to be.
         """
         if envelope.version.name != self.figures.primary_version:
             return
-        if bucket_of(self._salt, unit) >= self.plan.sample_basis_points:
+        if bucket_of(self._salt, unit or envelope.prediction_id) >= self.plan.sample_basis_points:
             return
         if isinstance(outcome, InferwayError) and (was_shed(outcome) or not is_versions_fault(outcome)):
             return

@@ -1,0 +1,400 @@
+"""Copies show how another version would have answered, and nobody who waits for an answer can tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from inferway.datatypes import Datatype
+from inferway.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    InferwayError,
+    InvalidField,
+    MemoryPressure,
+    ModelFailed,
+    QueueFull,
+    RunnerCrashed,
+    WorkerLost,
+)
+from inferway_gateway.envelope import Envelope
+from inferway_gateway.lane import Flight
+from inferway_gateway.rollouts.copier import MAX_BYTES, MAX_COPIES, PAUSE_SECONDS, TURN_SECONDS, Copier, CopyObserver
+from inferway_gateway.rollouts.mirror import SHADOW
+from inferway_gateway.routing import bucket_of
+from inferway_gateway.signature import Signature, TensorSpec
+from inferway_gateway.state import StatePlan, StateSpec
+from inferway_gateway.tensors import Answer
+from tests.unit.gateway.bench import V1
+from tests.unit.gateway.builders import ECHO, FakeLoop, envelope, version
+from tests.unit.gateway.mirror_bench import SIDES, V2, MirrorBench, answered, plan
+
+FINE = answered(0.1, 0.9)
+BROKEN = ModelFailed("broken here")
+
+
+async def test_a_copy_is_sent_when_the_user_has_the_answer_and_not_before() -> None:
+    """The user's answer must not wait for anything that is done for the rollout."""
+    bench = MirrorBench()
+    flight = bench.send()
+    bench.end(flight, FINE)
+    before = bench.copies()
+    bench.turn()
+
+    assert flight.result.done()
+    assert before == []
+    assert len(bench.copies()) == 1
+
+
+async def test_a_copy_asks_the_other_version_the_same_and_comes_last() -> None:
+    """Workers serve it when nobody else waits, and can tell it from a user's request."""
+    bench = MirrorBench()
+    flight = bench.send()
+    asked = flight.envelope.inputs
+    bench.now = 0.25
+    bench.end(flight, FINE)
+    bench.turn()
+    (copy,) = bench.sent
+
+    assert (copy.version.name, copy.inputs, copy.signature) == (V2, asked, "serving_default")
+    assert (copy.caller.criticality, copy.caller.tenant, copy.arm) == (4, SHADOW, SHADOW)
+    assert copy.prediction_id == f"p-{SHADOW}"
+    assert copy.received_at == 0.25
+    assert copy.deadline - copy.received_at == pytest.approx(2.0), "twice what the user gave it"
+    assert bench.admitted == [4], "memory is asked as for any request of its class"
+
+
+async def test_the_same_units_are_copied_everywhere_whatever_arm_they_have() -> None:
+    """Two gateways copy the same users, and of both halves of them alike."""
+    units = [f"user-{number}" for number in range(2000)]
+    copied = []
+    for bench in (MirrorBench(plan(sample=3000)), MirrorBench(plan(sample=3000))):
+        for bench.unit in units:
+            bench.end(bench.send(prediction_id=bench.unit), FINE)
+            bench.turn()
+            for copy in bench.copies():
+                bench.end(copy, FINE)
+        copied.append({each.prediction_id.removesuffix(f"-{SHADOW}") for each in bench.sent})
+
+    assert copied[0] == copied[1]
+    assert len(copied[0]) == pytest.approx(600, abs=80)
+    assert len({unit for unit in copied[0] if bucket_of("salt", unit) < 5000}) == pytest.approx(300, abs=60)
+
+
+async def test_requests_without_a_unit_are_sampled_one_by_one() -> None:
+    """Most models are asked by nobody in particular."""
+    bench = MirrorBench(plan(sample=5000))
+    for number in range(200):
+        bench.end(bench.send(prediction_id=f"request-{number}"), FINE)
+    bench.turn()
+
+    assert len(bench.sent) == pytest.approx(100, abs=35)
+
+
+async def test_what_the_mirrored_version_answers_itself_is_not_copied() -> None:
+    """It would be compared with itself."""
+    bench = MirrorBench()
+    bench.end(bench.send(V2), FINE)
+    bench.turn()
+
+    assert bench.sent == []
+
+
+async def test_sessions_are_not_copied() -> None:
+    """Their state would have to be doubled, too."""
+    bench = MirrorBench()
+    spec = StateSpec("x", "y", Datatype.FP32, (4,), b"\0" * 16)
+    bench.versions[V2] = replace(version(2), stateful={"serving_default": StatePlan(ECHO, (spec,))})
+    bench.end(bench.send(), FINE)
+    bench.turn()
+
+    assert bench.sent == []
+
+
+@pytest.mark.parametrize(
+    "signatures",
+    [
+        {"other": ECHO},
+        {"serving_default": Signature("serving_default", (TensorSpec("z", Datatype.FP32, (-1, 4)),), ECHO.outputs)},
+        {"serving_default": Signature("serving_default", (TensorSpec("x", Datatype.FP32, (-1, 5)),), ECHO.outputs)},
+    ],
+    ids=["no such signature", "another input", "another shape"],
+)
+async def test_what_the_mirrored_version_cannot_be_asked_is_not_copied(signatures: dict[str, Signature]) -> None:
+    """A version may take what the other does not: that is no error of either."""
+    bench = MirrorBench()
+    bench.versions[V2] = replace(version(2), signatures=signatures)
+    bench.end(bench.send(), FINE)
+    bench.turn()
+
+    assert bench.sent == []
+
+
+async def test_a_version_that_is_gone_gets_no_copies() -> None:
+    """A snapshot may take it away before it ends the rollout."""
+    bench = MirrorBench()
+    del bench.versions[V2]
+    bench.end(bench.send(), FINE)
+    bench.turn()
+
+    assert bench.sent == []
+
+
+@pytest.mark.parametrize(
+    "error", [InvalidField("bad"), Cancelled("gone"), QueueFull("full"), DeadlineExceeded("late", stage="queue")]
+)
+async def test_errors_that_are_no_versions_fault_are_not_copied(error: InferwayError) -> None:
+    """They say nothing about a version, and to copy what is shed would double an overload."""
+    bench = MirrorBench()
+    bench.end(bench.send(), error)
+    bench.turn()
+
+    assert bench.sent == []
+
+
+async def test_two_answers_are_compared() -> None:
+    """What shadowing is for: would users have got the same?"""
+    bench = MirrorBench()
+    bench.pair(answered(0.1, 0.9), answered(0.2, 0.8))
+    bench.pair(answered(0.1, 0.9), answered(0.8, 0.2))
+    figures, output = bench.figures, bench.figures.outputs["y"]
+
+    assert (figures.pairs, figures.agreeing, figures.primary_errors, figures.mirrored_errors) == (2, 1, 0, 0)
+    assert (output.pairs, output.rows, output.same_top_rows) == (2, 2, 1)
+    assert output.max_absolute == pytest.approx(0.7)
+    assert sum(figures.primary_latency.counts.values()) == 2
+    assert max(figures.primary_latency.counts) > max(figures.mirrored_latency.counts), "half a second and a quarter"
+    assert [round(example.distance, 3) for example in figures.examples.worst] == [0.7, 0.1]
+    assert (bench.copier.copies, bench.copier.byte_count) == (0, 0)
+
+
+async def test_after_the_switch_the_stable_version_is_still_the_reference() -> None:
+    """The candidate answers users then, and is still what is judged."""
+    bench = MirrorBench()
+    bench.mirrors.follow(plan(V1), SIDES)
+    bench.end(bench.send(V2), answered(2.0))
+    bench.turn()
+    bench.end(bench.copies(V1)[0], answered(1.0))
+    bench.turn()
+    after = bench.mirrors.figures[1]
+
+    assert (after.primary_version, after.mirrored_version) == (V2, V1)
+    assert after.outputs["y"].max_relative == pytest.approx(1.0), "twice the stable answer, not half the candidate's"
+
+
+async def test_only_one_of_two_failing_is_counted_against_it() -> None:
+    """Pairs that only one side fails are what errors are judged by."""
+    bench = MirrorBench()
+    bench.pair(BROKEN, FINE)
+    bench.pair(FINE, BROKEN)
+    bench.pair(FINE, BROKEN)
+    figures = bench.figures
+
+    assert (figures.pairs, figures.agreeing, figures.primary_errors, figures.mirrored_errors) == (3, 0, 1, 2)
+    assert not figures.primary_latency.counts
+
+
+async def test_two_failures_are_no_pair() -> None:
+    """There is nothing to compare: neither must an outage of both hold a rollout up, nor help it on."""
+    bench = MirrorBench()
+    bench.pair(BROKEN, BROKEN)
+
+    assert (bench.figures.pairs, bench.figures.dropped, bench.copier.copies) == (0, 0, 0)
+
+
+async def test_a_user_who_gave_too_little_time_is_no_evidence_if_the_copy_took_as_long() -> None:
+    """The copy has twice the time, and that must not make it look better."""
+    late = DeadlineExceeded("late", stage="worker")
+    for seconds, primary_errors in ((0.9, 1), (1.1, 0)):
+        bench = MirrorBench()
+        bench.end(bench.send(), late)
+        bench.turn()
+        bench.now += seconds
+        bench.end(bench.copies()[0], FINE)
+        bench.turn()
+
+        assert bench.figures.primary_errors == primary_errors
+
+
+async def test_a_copy_that_is_shed_is_dropped_and_no_error() -> None:
+    """Copies are the first to be shed, by design: that says nothing about the version."""
+    bench = MirrorBench()
+    bench.pair(FINE, QueueFull("full"))
+
+    assert (bench.figures.pairs, bench.figures.mirrored_errors, bench.figures.dropped) == (0, 0, 1)
+
+
+async def test_copies_are_dropped_while_memory_is_short() -> None:
+    """Users' requests have it first."""
+    bench = MirrorBench()
+
+    def refuse(criticality: int) -> None:
+        raise MemoryPressure(f"none for {criticality}")
+
+    bench.copier = Copier(bench.loop, lambda: bench.now, bench.dispatcher.submit, refuse)
+    assert not bench.copier.take(_Copy(1), 4)
+    assert bench.copier.copies == 0
+
+
+async def test_so_many_copies_are_kept_and_newer_ones_dropped() -> None:
+    """A version that does not answer must cost memory that was agreed upon, and no more."""
+    bench = MirrorBench()
+    for _ in range(MAX_COPIES + 20):
+        bench.end(bench.send(), FINE)
+    bench.turn()
+    dropped = bench.figures.dropped
+    for copy in bench.copies():
+        bench.end(copy, FINE)
+    bench.turn()
+    bench.pair(FINE, FINE)
+
+    assert dropped == 20
+    assert len(bench.sent) == MAX_COPIES + 1, "there is room again"
+    assert bench.figures.pairs == MAX_COPIES + 1
+
+
+async def test_so_many_bytes_are_kept_and_no_more() -> None:
+    """A thousand copies of images would be gigabytes."""
+    copier = Copier(FakeLoop(), lambda: 0.0, _unsent, lambda _: None)
+    large = MAX_BYTES // 4 + 1
+    taken = [copier.take(_Copy(large), 4) for _ in range(5)]
+
+    assert taken == [True, True, True, False, False]
+    assert copier.byte_count == 3 * large
+    assert copier.take(_Copy(large - 10), 4), "a smaller one still fits"
+
+
+async def test_both_answers_are_counted_into_the_bytes() -> None:
+    """They wait until they are compared."""
+    bench = MirrorBench()
+    bench.end(bench.send(), answered(*range(100)))
+
+    assert bench.copier.byte_count == 16 + 2 * 400
+
+
+async def test_a_copy_is_never_repeated_and_takes_nothing_from_the_budget_for_repeats() -> None:
+    """Retries are for somebody who waits."""
+    bench = MirrorBench()
+    bench.pair(FINE, WorkerLost("gone"))
+
+    assert len(bench.sent) == 1
+    assert bench.figures.mirrored_errors == 1
+    assert bench.outcomes.of("echo", "v1", V1).retries == 0
+
+
+async def test_copies_are_in_no_count_of_the_endpoint() -> None:
+    """What operators are called for is what users met."""
+    bench = MirrorBench()
+    bench.pair(FINE, BROKEN)
+
+    assert {key.arm: arm.by_code for key, arm in bench.outcomes.arms.items()} == {"v1": {"OK": 1}}
+
+
+async def test_a_copy_that_crashes_a_runner_convicts_nobody() -> None:
+    """It was not sent alone, and whoever asks the same of the version tomorrow must not be refused for it."""
+    bench = MirrorBench()
+    for _ in range(3):
+        bench.pair(FINE, RunnerCrashed("crashed"))
+    user = bench.send(V2)
+
+    assert bench.figures.mirrored_errors == 3
+    assert not bench.dispatcher.guard.known
+    assert user.suspicion is None
+
+
+async def test_a_version_that_is_ready_nowhere_fails_its_copies_and_nobody_else() -> None:
+    """A refusal at once must end the copy as one that comes later does."""
+    bench = MirrorBench()
+    bench.dispatcher.set_ready(bench.lanes[V2], [])
+    bench.versions[V2] = replace(version(2), unloaded=True)
+    bench.end(bench.send(), FINE)
+    bench.turn()
+
+    assert (len(bench.sent), bench.copier.copies) == (1, 0)
+    assert bench.codes() == {"OK": 1}
+
+
+async def test_figures_go_on_when_the_plan_comes_back() -> None:
+    """Counts are cumulative: a registry that hears less than before would think that somebody has forgotten."""
+    bench = MirrorBench()
+    bench.pair(FINE, FINE)
+    bench.mirrors.follow(None, SIDES)
+    bench.end(bench.send(), FINE)
+    bench.turn()
+    paused = len(bench.sent)
+    bench.mirrors.follow(plan(), SIDES)
+    bench.pair(FINE, FINE)
+
+    assert paused == 1
+    assert [figures.pairs for figures in bench.mirrors.figures] == [2]
+
+
+async def test_a_turn_takes_little_time_and_the_rest_waits_for_the_next() -> None:
+    """A user's answer may be next in the event loop, whatever copies have piled up."""
+    clock = _Clock(TURN_SECONDS * 0.4)
+    loop, sent = FakeLoop(), list[Envelope]()
+
+    def submit(copy: Envelope) -> Flight:
+        sent.append(copy)
+        return Flight(copy, loop.create_future())
+
+    copier = Copier(loop, clock, submit, lambda _: None)
+    for _ in range(10):
+        copier.take(_Copy(1), 4)
+    loop.timers[0].fire()
+
+    assert 0 < len(sent) < 4
+    assert [timer.delay for timer in loop.timers] == [PAUSE_SECONDS] * 2, "one turn at a time"
+
+
+async def test_a_pair_that_cannot_be_compared_stops_nobody_else() -> None:
+    """Whatever a worker answers, the next copy is sent."""
+    loop = FakeLoop()
+    copier = Copier(loop, lambda: 0.0, _unsent, lambda _: None)
+    bad, good = _Copy(1, fails=True), _Copy(1)
+    for copy in (bad, good):
+        copier.take(copy, 4)
+        copier.answered(copy, FINE, 0.1)
+    with pytest.raises(ZeroDivisionError):
+        loop.timers[0].fire()
+    with pytest.raises(LookupError):
+        loop.timers[1].fire()
+
+    assert good.compared == [0.1]
+    assert copier.copies == 0, "the one that failed leaves its room, too"
+
+
+class _Clock:
+    """Time goes on whenever somebody looks."""
+
+    def __init__(self, step: float) -> None:
+        self._step, self._now = step, 0.0
+
+    def __call__(self) -> float:
+        self._now += self._step
+        return self._now
+
+
+class _Copy:
+    """A copy of which nothing but its size matters."""
+
+    def __init__(self, byte_count: int, *, fails: bool = False) -> None:
+        self.byte_count, self._fails = byte_count, fails
+        self.compared: list[float] = []
+
+    def envelope(self, now: float, observer: CopyObserver) -> Envelope:
+        """Any."""
+        del now, observer
+        return envelope()
+
+    def compare(self, outcome: Answer | InferwayError, seconds: float) -> None:
+        """Notes the time."""
+        del outcome
+        if self._fails:
+            raise ZeroDivisionError
+        self.compared.append(seconds)
+
+
+def _unsent(copy: Envelope) -> Flight:
+    raise LookupError(copy.prediction_id)
