@@ -14,12 +14,20 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from inferway.errors import StoreUnavailable
-from inferway.registry.v1 import endpoint_service_pb2, fleet_service_pb2, registry_service_pb2, watch_service_pb2
+from inferway.registry.v1 import (
+    endpoint_service_pb2,
+    fleet_service_pb2,
+    outcome_service_pb2,
+    registry_service_pb2,
+    rollout_service_pb2,
+    watch_service_pb2,
+)
 from inferway_chassis.addresses import SettingsRefused
 from inferway_chassis.process import Process
 from inferway_chassis.server import Server
 from inferway_registry import metrics
 from inferway_registry.blobs import Blobs
+from inferway_registry.controller import Controller
 from inferway_registry.data_directory import claimed
 from inferway_registry.downloads import Downloads
 from inferway_registry.endpoint_servicer import EndpointServicer
@@ -29,12 +37,17 @@ from inferway_registry.fleet_servicer import FleetServicer
 from inferway_registry.follower import Follower
 from inferway_registry.housekeeping import Housekeeping
 from inferway_registry.ledger import Ledger, now
+from inferway_registry.lookout import Lookout
 from inferway_registry.manifest import Limits
+from inferway_registry.outcome_servicer import OutcomeServicer
+from inferway_registry.outcomes import Outcomes
 from inferway_registry.repeating import Repeating
+from inferway_registry.rollout_servicer import RolloutServicer
 from inferway_registry.routing import RoutingBoard, RoutingSnapshot, take_snapshot
 from inferway_registry.servicer import RegistryServicer
 from inferway_registry.settings import RegistrySettings
 from inferway_registry.staging import Staging
+from inferway_registry.steady_clock import SteadyClock
 from inferway_registry.store.migrate import DatabaseTooNew
 from inferway_registry.store.sql import Store
 from inferway_registry.uploads import Options, Uploads
@@ -42,7 +55,9 @@ from inferway_registry.watch import Broadcast
 from inferway_registry.watch_servicer import WatchServicer
 
 SQLITE, POSTGRESQL = "sqlite+aiosqlite", "postgresql+asyncpg"
-RECONCILE_SECONDS = 5.0
+RECONCILE_SECONDS = 0.5
+"""How soon what another registry on the database has changed is published here."""
+CONTROL_SECONDS = 0.5
 LEASE_CHECK_SECONDS = 0.5
 EXPIRY_SECONDS = 60.0
 SWEEP_SECONDS = 3600.0
@@ -56,8 +71,11 @@ class Parts:
     blobs: Blobs
     changed: asyncio.Event
     """Set whenever the catalogue or the fleet has changed."""
+    look: asyncio.Event
+    """Set whenever a rollout may be able to go on."""
     fleet: Fleet
     ledger: Ledger
+    lookout: Lookout
     uploads: Uploads
     housekeeping: Housekeeping
     routing: Broadcast[RoutingSnapshot]
@@ -82,9 +100,14 @@ async def running(settings: RegistrySettings, process: Process) -> AsyncIterator
 
 async def _build(settings: RegistrySettings, process: Process, store: Store) -> Parts:
     blobs = _open_blobs(settings)
-    changed = asyncio.Event()
-    fleet = Fleet(process.clock, now, changed.set)
-    ledger = Ledger(store, now, changed.set)
+    changed, look = asyncio.Event(), asyncio.Event()
+
+    def on_change() -> None:
+        changed.set()
+        look.set()
+
+    fleet = Fleet(process.clock, now, on_change)
+    ledger = Ledger(store, now, on_change)
     staging = Staging(settings.data_dir / "uploads")
     options = Options(
         max_uploads=settings.max_uploads,
@@ -96,8 +119,10 @@ async def _build(settings: RegistrySettings, process: Process, store: Store) -> 
         store=store,
         blobs=blobs,
         changed=changed,
+        look=look,
         fleet=fleet,
         ledger=ledger,
+        lookout=Lookout(fleet, SteadyClock(now, process.clock)),
         uploads=Uploads(store, ledger, staging, blobs, options),
         housekeeping=Housekeeping(store, ledger, staging, blobs, orphan_age),
         routing=Broadcast(await take_snapshot(store, fleet), settings.max_watchers),
@@ -107,6 +132,7 @@ async def _build(settings: RegistrySettings, process: Process, store: Store) -> 
 def _background(parts: Parts) -> list[Repeating]:
     board = RoutingBoard(parts.store, parts.fleet, parts.routing)
     follower = Follower(parts.store, parts.ledger, parts.fleet)
+    controller = Controller(parts.store, parts.ledger, parts.lookout)
 
     async def reconcile() -> None:
         await board.refresh()
@@ -124,6 +150,7 @@ def _background(parts: Parts) -> list[Repeating]:
 
     return [
         Repeating("reconcile", reconcile, RECONCILE_SECONDS, parts.changed),
+        Repeating("rollouts", controller.run, CONTROL_SECONDS, parts.look),
         Repeating("expire-leases", expire_leases, LEASE_CHECK_SECONDS),
         Repeating("expire-uploads", expire, EXPIRY_SECONDS),
         Repeating("sweep-blobs", sweep, SWEEP_SECONDS),
@@ -149,6 +176,9 @@ def _server(settings: RegistrySettings, process: Process, parts: Parts) -> Serve
     watch = WatchServicer(parts.routing, EventLog(parts.store, parts.routing))
     _add(server, registry_service_pb2.DESCRIPTOR, registry)
     _add(server, endpoint_service_pb2.DESCRIPTOR, EndpointServicer(parts.store, parts.ledger))
+    _add(server, rollout_service_pb2.DESCRIPTOR, RolloutServicer(parts.store, parts.ledger, parts.lookout))
+    outcomes = Outcomes(parts.store, parts.lookout.now, parts.look.set)
+    _add(server, outcome_service_pb2.DESCRIPTOR, OutcomeServicer(outcomes))
     _add(server, fleet_service_pb2.DESCRIPTOR, FleetServicer(parts.fleet))
     _add(server, watch_service_pb2.DESCRIPTOR, watch)
     server.on_drain(parts.routing.close)

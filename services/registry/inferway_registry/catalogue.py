@@ -70,11 +70,16 @@ async def publish(change: Change, upload: Upload, signatures: tuple[Signature, .
 
 
 async def set_state(change: Change, model: str, number: int, state: VersionState, given_etag: str) -> ModelVersion:
-    """Withdraws or restores a version; raises VersionNotFound or EtagMismatch. Nothing changes if it stands so."""
+    """Withdraws or restores a version. Nothing changes if it stands so.
+
+    Raises VersionNotFound, EtagMismatch, or ResourceInUse if it is to be withdrawn while a rollout needs it.
+    """
     before = await require_version(change.rows, model, number)
     check_etag(before.name, given_etag, before.revision)
     if before.state is state:
         return before
+    if state is VersionState.UNLOADED:
+        await _check_not_rolling(change.rows, before)
     after = replace(before, state=state, revision=change.revision)
     await change.rows.change_version(after)
     change.updated(after.name, before.revision, state=state.name)
@@ -184,6 +189,14 @@ async def _stand(change: Change, before: Model | None, alias: Alias, model: str)
     await change.rows.put_model(model, change.now, change.revision)
     if before is not None:
         change.updated(before.name, before.revision, alias=alias.alias, version=str(alias.number))
+
+
+async def _check_not_rolling(rows: Reader, version: ModelVersion) -> None:
+    key = (version.model, version.number)
+    active = await rows.active_rollouts()
+    users = [rollout.name for rollout in active if key in (rollout.stable, rollout.spec.candidate)]
+    if users:
+        raise _in_use(version.name, users)
 
 
 def _in_use(resource: str, users: list[str]) -> InferwayError:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from inferway import names
 from inferway.errors import InvalidField
@@ -17,7 +14,8 @@ from inferway_chassis.addresses import split_address
 from inferway_chassis.routing_feed import digest_of
 from inferway_registry import manifest as manifests
 from inferway_registry.convert_config import read_labels, version_config, version_config_message
-from inferway_registry.endpoints import Wish
+from inferway_registry.convert_rollouts import directive_message, match_rule, match_rule_message, timestamp
+from inferway_registry.endpoints import Wish, match_rules
 from inferway_registry.fleet import Report, VersionReport, Worker
 from inferway_registry.resources import (
     Alias,
@@ -105,7 +103,14 @@ def wish(endpoint: pb.Endpoint) -> Wish:
     if endpoint.stream_policy not in _STREAM_POLICIES:
         raise InvalidField.at("endpoint.stream_policy", "expected STREAM_POLICY_FINISH or STREAM_POLICY_MIGRATE")
     arms = tuple(_arm(arm, f"endpoint.arms[{index}]") for index, arm in enumerate(endpoint.arms))
-    return Wish(arms, endpoint.salt, endpoint.automatic, StreamPolicy(endpoint.stream_policy))
+    rules = enumerate(endpoint.match_rules)
+    return Wish(
+        arms,
+        endpoint.salt,
+        endpoint.automatic,
+        StreamPolicy(endpoint.stream_policy),
+        tuple(match_rule(rule, f"endpoint.match_rules[{index}]") for index, rule in rules),
+    )
 
 
 def _arm(arm: pb.Arm, field: str) -> Arm:
@@ -137,7 +142,9 @@ def report(request: fleet_service_pb2.ReportWorkerRequest) -> Report:
 def _version_report(status: worker_service_pb2.VersionStatus, field: str) -> VersionReport:
     names.parse_version(status.version, field)
     ready = status.state == worker_service_pb2.LOAD_STATE_READY
-    return VersionReport(status.version, ready, status.SerializeToString())
+    failed = status.state == worker_service_pb2.LOAD_STATE_FAILED
+    failure = (status.error.message or "it does not say why") if failed else ""
+    return VersionReport(status.version, ready, status.SerializeToString(), failure)
 
 
 def upload_message(progress: Progress) -> pb.Upload:
@@ -150,7 +157,7 @@ def upload_message(progress: Progress) -> pb.Upload:
         runtime=_runtime(upload.runtime),
         manifest=_manifest_message(upload.manifest),
         files=[pb.UploadedFile(path=artifact.path, committed_bytes=committed) for artifact, committed in files],
-        expire_time=_timestamp(upload.expire_time),
+        expire_time=timestamp(upload.expire_time),
         config=version_config_message(upload.config),
     )
 
@@ -161,7 +168,7 @@ def model_message(model: Model) -> pb.Model:
         name=model.name,
         aliases=[pb.Alias(alias=label.alias, version=label.number) for label in model.aliases],
         version_numbers=model.numbers,
-        create_time=_timestamp(model.create_time),
+        create_time=timestamp(model.create_time),
         etag=etag(model.revision),
         version_policy=_policy_message(model.version_policy),
     )
@@ -177,7 +184,7 @@ def version_message(version: ModelVersion, standing: list[tuple[str, VersionRepo
         manifest=_manifest_message(version.manifest),
         signatures=[_signature_message(signature) for signature in version.signatures],
         config=version_config_message(version.config),
-        create_time=_timestamp(version.create_time),
+        create_time=timestamp(version.create_time),
         etag=etag(version.revision),
         workers=[
             pb.WorkerVersion(worker=names.worker_name(worker), status=_status_message(report))
@@ -188,7 +195,7 @@ def version_message(version: ModelVersion, standing: list[tuple[str, VersionRepo
 
 
 def endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
-    """An endpoint."""
+    """An endpoint, and what gateways do for the rollout that drives it."""
     number = endpoint.next_number
     return pb.Endpoint(
         name=endpoint.name,
@@ -205,8 +212,10 @@ def endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
         automatic=endpoint.automatic,
         next_version=names.version_name(endpoint.endpoint, number) if number else "",
         etag=etag(endpoint.revision),
-        create_time=_timestamp(endpoint.create_time),
+        create_time=timestamp(endpoint.create_time),
         stream_policy=pb.StreamPolicy.ValueType(endpoint.stream_policy),
+        match_rules=map(match_rule_message, match_rules(endpoint)),
+        rollout=None if endpoint.rollout is None else directive_message(endpoint.rollout),
     )
 
 
@@ -219,8 +228,8 @@ def worker_message(worker: Worker) -> pb.Worker:
         labels=worker.labels,
         versions=[_status_message(report) for report in worker.versions],
         draining=worker.draining,
-        lease_expire_time=_timestamp(worker.expire_time),
-        create_time=_timestamp(worker.create_time),
+        lease_expire_time=timestamp(worker.expire_time),
+        create_time=timestamp(worker.create_time),
     )
 
 
@@ -259,7 +268,7 @@ def event_message(event: Event) -> watch_service_pb2.Event:
     """An event."""
     return watch_service_pb2.Event(
         sequence=event.sequence,
-        event_time=_timestamp(event.event_time),
+        event_time=timestamp(event.event_time),
         resource=event.resource,
         action=watch_service_pb2.Event.Action.ValueType(event.action),
         revision=event.revision,
@@ -320,9 +329,3 @@ def _policy_message(policy: VersionPolicy) -> pb.VersionPolicy | None:
 
 def _runtime(runtime: Runtime) -> pb.Runtime.ValueType:
     return pb.Runtime.ValueType(runtime)
-
-
-def _timestamp(time: datetime) -> Timestamp:
-    message = Timestamp()
-    message.FromDatetime(time)
-    return message

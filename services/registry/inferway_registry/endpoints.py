@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from inferway.errors import EndpointExists, EndpointNotFound, InvalidField, ResourceInUse, VersionNotFound
+from inferway.errors import (
+    EndpointExists,
+    EndpointNotFound,
+    InvalidField,
+    ResourceInUse,
+    RolloutActive,
+    VersionNotFound,
+)
 from inferway_registry import policy
 from inferway_registry.ledger import Change, check_etag
-from inferway_registry.resources import Arm, Endpoint, StreamPolicy
+from inferway_registry.resources import Arm, Endpoint, MatchRule, StreamPolicy
+from inferway_registry.rollouts.arms import candidate_arm, matches
 from inferway_registry.store.reader import Reader
 
 
@@ -24,6 +32,25 @@ class Wish:
     salt: str
     automatic: bool = False
     stream_policy: StreamPolicy = StreamPolicy.UNSPECIFIED
+    match_rules: tuple[MatchRule, ...] = ()
+
+
+def match_rules(endpoint: Endpoint) -> tuple[MatchRule, ...]:
+    """The rules in force: those of the rollout first, then the endpoint's own that name an arm which is there."""
+    names = {arm.arm for arm in endpoint.arms}
+    own = tuple(rule for rule in endpoint.match_rules if rule.arm in names)
+    if endpoint.rollout is None:
+        return own
+    candidate = candidate_arm(endpoint.rollout)
+    return (*(MatchRule(match, candidate) for match in matches(endpoint.rollout)), *own)
+
+
+def check_not_driven(endpoint: Endpoint) -> None:
+    """Raises RolloutActive while a rollout drives the endpoint."""
+    if endpoint.rollout is not None:
+        name = endpoint.rollout.name
+        problem = f"{name} drives {endpoint.name}; abort it, or wait until it has ended"
+        raise RolloutActive(problem, endpoint=endpoint.endpoint, rollout=name)
 
 
 async def require_endpoint(rows: Reader, endpoint: str) -> Endpoint:
@@ -37,6 +64,7 @@ async def require_endpoint(rows: Reader, endpoint: str) -> Endpoint:
 async def create(change: Change, name: str, wish: Wish) -> Endpoint:
     """Makes an endpoint with explicit arms; raises EndpointExists, InvalidField or VersionNotFound."""
     policy.check_arms(wish.arms, "endpoint.arms")
+    policy.check_rules(wish.match_rules, wish.arms, "endpoint.match_rules")
     if await change.rows.endpoint(name) is not None:
         raise EndpointExists(f"there is an endpoint {name!r} already", endpoint=name)
     await _require_versions(change.rows, wish.arms)
@@ -50,6 +78,7 @@ async def create(change: Change, name: str, wish: Wish) -> Endpoint:
         create_time=change.now,
         revision=change.revision,
         stream_policy=wish.stream_policy,
+        match_rules=wish.match_rules,
     )
     await change.rows.put_endpoint(endpoint)
     change.created(endpoint.name)
@@ -57,24 +86,39 @@ async def create(change: Change, name: str, wish: Wish) -> Endpoint:
 
 
 async def update(change: Change, name: str, wish: Wish, given_etag: str) -> Endpoint:
-    """Sets arms, salt and stream policy, or hands the endpoint back to automatic.
+    """Sets arms, salt, match rules and stream policy, or hands the endpoint back to automatic.
 
-    Raises EndpointNotFound, EtagMismatch, InvalidField or VersionNotFound.
+    Raises EndpointNotFound, EtagMismatch, InvalidField, VersionNotFound, or RolloutActive if a rollout drives it and
+    more than the stream policy would change.
     """
     before = await require_endpoint(change.rows, name)
     check_etag(before.name, given_etag, before.revision)
     kept = replace(before, salt=wish.salt or before.salt, stream_policy=wish.stream_policy or before.stream_policy)
+    if before.rollout is not None:
+        if _moves(before, wish):
+            check_not_driven(before)
+        return await _store(change, before, replace(before, stream_policy=kept.stream_policy))
     if wish.automatic:
-        after = await _automatic(change.rows, replace(kept, automatic=True), wish)
+        after = await _automatic(change.rows, replace(kept, automatic=True, match_rules=()), wish)
     else:
         policy.check_arms(wish.arms, "endpoint.arms")
+        policy.check_rules(wish.match_rules, wish.arms, "endpoint.match_rules")
         await _require_versions(change.rows, wish.arms)
-        after = replace(kept, arms=wish.arms, automatic=False, next_number=0)
+        after = replace(kept, arms=wish.arms, automatic=False, next_number=0, match_rules=wish.match_rules)
     return await _store(change, before, after)
 
 
+async def drive(change: Change, name: str, arms: tuple[Arm, ...], salt: str) -> Endpoint:
+    """Sets what a rollout sets; raises EndpointNotFound."""
+    before = await require_endpoint(change.rows, name)
+    return await _store(change, before, replace(before, arms=arms, salt=salt, automatic=False, next_number=0))
+
+
 async def delete(change: Change, name: str, given_etag: str) -> None:
-    """Deletes an endpoint; raises EndpointNotFound, EtagMismatch, or ResourceInUse if a model has its name."""
+    """Deletes an endpoint and its rollouts.
+
+    Raises EndpointNotFound, EtagMismatch, RolloutActive, or ResourceInUse if a model has its name.
+    """
     endpoint = await require_endpoint(change.rows, name)
     check_etag(endpoint.name, given_etag, endpoint.revision)
     model = await change.rows.model(name)
@@ -84,16 +128,14 @@ async def delete(change: Change, name: str, given_etag: str) -> None:
             resource=endpoint.name,
             used_by=model.name,
         )
-    await change.rows.delete_endpoint(name)
-    change.deleted(endpoint.name, endpoint.revision)
+    await _delete(change, endpoint)
 
 
 async def delete_with_model(change: Change, model: str) -> None:
-    """Deletes the endpoint of a model's name, whoever set its arms."""
+    """Deletes the endpoint of a model's name and its rollouts, whoever set its arms; raises RolloutActive."""
     endpoint = await change.rows.endpoint(model)
     if endpoint is not None:
-        await change.rows.delete_endpoint(model)
-        change.deleted(endpoint.name, endpoint.revision)
+        await _delete(change, endpoint)
 
 
 async def follow(change: Change, model: str, ready: Collection[int] = ()) -> None:
@@ -118,9 +160,34 @@ async def follow(change: Change, model: str, ready: Collection[int] = ()) -> Non
     await _store(change, before, policy.follow(before, await change.rows.published_numbers(model), ready))
 
 
+async def _delete(change: Change, endpoint: Endpoint) -> None:
+    check_not_driven(endpoint)
+    for number in await change.rows.rollout_numbers(endpoint.endpoint):
+        await delete_rollout(change, endpoint.endpoint, number)
+    await change.rows.delete_endpoint(endpoint.endpoint)
+    change.deleted(endpoint.name, endpoint.revision)
+
+
+async def delete_rollout(change: Change, endpoint: str, number: int) -> None:
+    """Deletes a rollout that has ended, with all that was counted for it."""
+    old = await change.rows.rollout(endpoint, number)
+    if old is not None:
+        await change.rows.delete_rollout(endpoint, number)
+        change.deleted(old.name, old.revision)
+
+
+def _moves(endpoint: Endpoint, wish: Wish) -> bool:
+    """Whether a wish differs from what a driven endpoint is, as anybody reads it."""
+    same_rules = wish.match_rules in (endpoint.match_rules, match_rules(endpoint))
+    same = (wish.arms, wish.salt or endpoint.salt, wish.automatic) == (endpoint.arms, endpoint.salt, False)
+    return not (same and same_rules)
+
+
 async def _automatic(rows: Reader, endpoint: Endpoint, wish: Wish) -> Endpoint:
     if wish.arms:
         raise InvalidField.at("endpoint.arms", "an automatic endpoint sets its arms itself; leave them out")
+    if wish.match_rules:
+        raise InvalidField.at("endpoint.match_rules", "arms of an automatic endpoint change; leave rules out")
     if await rows.model(endpoint.endpoint) is None:
         raise InvalidField.at("endpoint.automatic", f"there is no model {endpoint.endpoint!r} to follow")
     return policy.follow(endpoint, await rows.published_numbers(endpoint.endpoint), ())

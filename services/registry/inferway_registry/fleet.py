@@ -26,6 +26,8 @@ class VersionReport:
     ready: bool
     status: bytes
     """The worker's own words, handed on unread."""
+    failure: str = ""
+    """Why it could not be loaded; empty unless the last attempt failed."""
 
 
 @dataclass(frozen=True, slots=True)

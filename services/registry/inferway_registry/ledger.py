@@ -63,6 +63,11 @@ class Change:
         self._audit: list[AuditEntry] = []
 
     @property
+    def principal(self) -> str:
+        """Who asked for it."""
+        return self._call.principal
+
+    @property
     def changed(self) -> bool:
         """Whether the catalogue is different now."""
         return bool(self._events)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Gauge
 
 from inferway_registry.fleet import Fleet
+from inferway_registry.rollouts.rollout import ENDS, State
 from inferway_registry.routing import RoutingSnapshot
 from inferway_registry.watch import Broadcast
 
@@ -13,7 +16,16 @@ def register(registry: CollectorRegistry, routing: Broadcast[RoutingSnapshot], f
     """Adds gauges that read their value when they are asked."""
     revision = Gauge("inferway_registry_revision", "Routing revision last published.", registry=registry)
     revision.set_function(lambda: routing.latest.revision)
+    rollouts = Gauge("inferway_registry_rollouts", "Rollouts that have not ended.", ["state"], registry=registry)
+    for state in State:
+        if state not in ENDS:
+            rollouts.labels(state.name.lower()).set_function(partial(_count, routing, state))
     workers = Gauge("inferway_registry_workers", "Workers whose lease holds.", registry=registry)
     workers.set_function(lambda: len(fleet.workers()))
     watchers = Gauge("inferway_registry_watchers", "Streams that follow the routing or the events.", registry=registry)
     watchers.set_function(lambda: routing.watchers)
+
+
+def _count(routing: Broadcast[RoutingSnapshot], state: State) -> int:
+    driven = (endpoint.rollout for endpoint in routing.latest.endpoints)
+    return sum(rollout is not None and rollout.state is state for rollout in driven)

@@ -11,10 +11,21 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from inferway.errors import InvalidField
-from inferway_registry.resources import FULL_WEIGHT, Alias, Arm, Endpoint, ModelVersion, VersionPolicy, VersionState
+from inferway_registry.resources import (
+    FULL_WEIGHT,
+    Alias,
+    Arm,
+    Endpoint,
+    MatchRule,
+    ModelVersion,
+    VersionPolicy,
+    VersionState,
+)
 from inferway_registry.serving import keeps
+from inferway_registry.wording import shown
 
 MAX_ARMS = 32
+MAX_RULES = 32
 VersionKey = tuple[str, int]
 """Model and number."""
 
@@ -55,6 +66,16 @@ def check_arms(arms: tuple[Arm, ...], field: str) -> None:
     total = sum(arm.weight_basis_points for arm in arms)
     if total != FULL_WEIGHT:
         raise InvalidField.at(field, f"weights add up to {total}; expected {FULL_WEIGHT}")
+
+
+def check_rules(rules: tuple[MatchRule, ...], arms: tuple[Arm, ...], field: str) -> None:
+    """Raises InvalidField unless each rule names one of the arms."""
+    if len(rules) > MAX_RULES:
+        raise InvalidField.at(field, f"{len(rules)} rules; at most {MAX_RULES}")
+    names = {arm.arm for arm in arms}
+    for index, rule in enumerate(rules):
+        if rule.arm not in names:
+            raise InvalidField.at(f"{field}[{index}].arm", f"there is no arm {shown(rule.arm)!r}")
 
 
 def wanted(

@@ -9,6 +9,8 @@ from enum import IntEnum
 
 from inferway import names
 from inferway.datatypes import Datatype
+from inferway_registry.rollouts.rollout import Rollout
+from inferway_registry.rollouts.spec import HeaderMatch
 
 FULL_WEIGHT = 10_000
 """What the weights of an endpoint's arms add up to, in basis points."""
@@ -205,6 +207,14 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
+class MatchRule:
+    """Sends calls with a certain header to an arm, whatever the weights."""
+
+    match: HeaderMatch
+    arm: str
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Maps traffic to versions. `next_number` belongs to the model of the endpoint's name; 0 means none."""
 
@@ -217,6 +227,10 @@ class Endpoint:
     create_time: datetime
     revision: int
     stream_policy: StreamPolicy = StreamPolicy.UNSPECIFIED
+    match_rules: tuple[MatchRule, ...] = ()
+    """Those that an operator set; the first that matches decides."""
+    rollout: Rollout | None = None
+    """The active one, which alone sets arms and salt; it is stored by itself."""
 
     @property
     def name(self) -> str:

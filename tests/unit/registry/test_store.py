@@ -75,6 +75,9 @@ async def test_an_older_database_keeps_what_it_has(url: URL):
         connection.exec_driver_sql("ALTER TABLE models DROP COLUMN version_policy")
         connection.exec_driver_sql("ALTER TABLE versions DROP COLUMN serving_options")
         connection.exec_driver_sql("ALTER TABLE endpoints DROP COLUMN stream_policy")
+        connection.exec_driver_sql("ALTER TABLE endpoints DROP COLUMN match_rules")
+        for table in ("rollout_reports", "rollout_samples", "rollouts", "rollout_numbers"):
+            connection.exec_driver_sql(f"DROP TABLE {table}")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
         connection.exec_driver_sql("INSERT INTO models VALUES ('m', '2026-01-01 00:00:00.000000', 7)")
         row = ("m", 1, 1, 1, OLD_MANIFEST, "[]", OLD_CONFIG, "2026-01-01 00:00:00.000000", 7)
@@ -91,7 +94,7 @@ async def test_an_older_database_keeps_what_it_has(url: URL):
     assert model is not None
     assert version is not None
     assert endpoint is not None
-    assert endpoint.stream_policy is StreamPolicy.UNSPECIFIED
+    assert (endpoint.stream_policy, endpoint.match_rules) == (StreamPolicy.UNSPECIFIED, ())
     assert (model.numbers, model.version_policy) == ((1,), VersionPolicy())
     assert (version.serving_options, version.config) == (ServingOptions(), VersionConfig(max_batch_rows=8))
 

@@ -11,6 +11,7 @@ from inferway_registry.resources import (
     Artifact,
     Isolation,
     Manifest,
+    MatchRule,
     ServingOptions,
     Signature,
     StateBinding,
@@ -18,6 +19,7 @@ from inferway_registry.resources import (
     VersionConfig,
     VersionPolicy,
 )
+from inferway_registry.rollouts.spec import HeaderMatch
 
 Json = dict[str, Any]
 
@@ -99,6 +101,18 @@ def policy_to_json(policy: VersionPolicy) -> Json:
 def policy_from_json(value: Json) -> VersionPolicy:
     """Inverse of `policy_to_json`; an empty object stands for no policy."""
     return VersionPolicy(**{**value, "specific": tuple(value.get("specific", ()))})
+
+
+def rules_to_json(rules: Iterable[MatchRule]) -> list[Json]:
+    """Flat: a header, what it must be, and the arm."""
+    return [
+        {"header": r.match.header, "value": r.match.value, "is_prefix": r.match.is_prefix, "arm": r.arm} for r in rules
+    ]
+
+
+def rules_from_json(value: list[Json]) -> tuple[MatchRule, ...]:
+    """Inverse of `rules_to_json`."""
+    return tuple(MatchRule(HeaderMatch(r["header"], r["value"], r["is_prefix"]), r["arm"]) for r in value)
 
 
 def _binding_to_json(binding: StateBinding) -> Json:

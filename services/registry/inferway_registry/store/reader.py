@@ -25,7 +25,8 @@ from inferway_registry.resources import (
     VersionPolicy,
     VersionState,
 )
-from inferway_registry.store import codec, schema
+from inferway_registry.rollouts.rollout import Rollout
+from inferway_registry.store import codec, rollout_codec, schema
 
 _IN_CHUNK = 500
 """Values in one IN list; databases limit the number of parameters."""
@@ -38,6 +39,15 @@ class Counters:
     epoch: str
     revision: int
     sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayReport:
+    """What a process of a gateway said of a rollout last: an encoded `RolloutOutcomes`."""
+
+    gateway: str
+    reported_at: datetime
+    report: bytes
 
 
 class Reader:
@@ -117,6 +127,72 @@ class Reader:
         if number is not None:
             query = query.where(table.c.number == number)
         return [row.endpoint for row in await self._rows(query)]
+
+    async def rollout(self, endpoint: str, number: int) -> Rollout | None:
+        """One rollout."""
+        table = schema.rollouts
+        return await self._rollout(select(table).where(table.c.endpoint == endpoint, table.c.number == number))
+
+    async def newest_rollout(self, endpoint: str) -> Rollout | None:
+        """The one of an endpoint that began last."""
+        table = schema.rollouts
+        query = select(table).where(table.c.endpoint == endpoint).order_by(table.c.number.desc())
+        return await self._rollout(query.limit(1))
+
+    async def active_rollouts(self) -> list[Rollout]:
+        """Every one that has not ended, by endpoint."""
+        table = schema.rollouts
+        rows = await self._rows(select(table).where(table.c.active).order_by(table.c.endpoint))
+        return [rollout_codec.rollout_from_json(row.rollout) for row in rows]
+
+    async def rollouts(self, endpoint: str, before: int, limit: int) -> list[tuple[int, Rollout]]:
+        """At most `limit` of an endpoint, or of all if it is empty, newest first, each with its place in the list.
+
+        Places are below `before`.
+        """
+        table = schema.rollouts
+        query = select(table).where(table.c.create_revision < before).order_by(table.c.create_revision.desc())
+        if endpoint:
+            query = query.where(table.c.endpoint == endpoint)
+        rows = await self._rows(query.limit(limit))
+        return [(row.create_revision, rollout_codec.rollout_from_json(row.rollout)) for row in rows]
+
+    async def rollout_numbers(self, endpoint: str) -> list[int]:
+        """Numbers of an endpoint's rollouts, ascending."""
+        table = schema.rollouts
+        query = select(table.c.number).where(table.c.endpoint == endpoint).order_by(table.c.number)
+        return [row.number for row in await self._rows(query)]
+
+    async def next_rollout_number(self, endpoint: str) -> int:
+        """The number that an endpoint's next rollout gets, whether or not the endpoint exists or ever did."""
+        table = schema.rollout_numbers
+        rows = await self._rows(select(table.c.last_number).where(table.c.endpoint == endpoint))
+        return int(rows[0].last_number) + 1 if rows else 1
+
+    async def reports(self, endpoint: str, number: int) -> list[GatewayReport]:
+        """What gateways said of a rollout last, by gateway."""
+        table = schema.rollout_reports
+        query = select(table).where(table.c.endpoint == endpoint, table.c.number == number).order_by(table.c.gateway)
+        return [GatewayReport(row.gateway, row.reported_at, row.report) for row in await self._rows(query)]
+
+    async def reporting_gateways(self, endpoint: str, number: int) -> set[str]:
+        """Those that have reported of a rollout."""
+        table = schema.rollout_reports
+        query = select(table.c.gateway).where(table.c.endpoint == endpoint, table.c.number == number)
+        return {row.gateway for row in await self._rows(query)}
+
+    async def samples(self, endpoint: str, number: int) -> list[bytes]:
+        """How a rollout's figures went, first to last."""
+        table = schema.rollout_samples
+        query = select(table.c.sample).where(table.c.endpoint == endpoint, table.c.number == number)
+        return [row.sample for row in await self._rows(query.order_by(table.c.sampled_at))]
+
+    async def last_sample_time(self, endpoint: str, number: int) -> datetime | None:
+        """When a rollout's figures were last sampled."""
+        table = schema.rollout_samples
+        query = select(table.c.sampled_at).where(table.c.endpoint == endpoint, table.c.number == number)
+        rows = await self._rows(query.order_by(table.c.sampled_at.desc()).limit(1))
+        return rows[0].sampled_at if rows else None
 
     async def upload(self, upload: str) -> Upload | None:
         """One upload."""
@@ -198,7 +274,12 @@ class Reader:
         of_chosen = table.c.endpoint.in_(select(chosen.c.endpoint))
         for row in await self._rows(select(table).where(of_chosen).order_by(table.c.endpoint, table.c.position)):
             arms[row.endpoint].append(Arm(row.arm, row.model, row.number, row.weight_basis_points))
-        return [_endpoint(row, tuple(arms[row.endpoint])) for row in rows]
+        driven = {rollout.endpoint: rollout for rollout in await self.active_rollouts()}
+        return [_endpoint(row, tuple(arms[row.endpoint]), driven.get(row.endpoint)) for row in rows]
+
+    async def _rollout(self, query: Select[Any]) -> Rollout | None:
+        rows = await self._rows(query)
+        return rollout_codec.rollout_from_json(rows[0].rollout) if rows else None
 
 
 def _version(row: Row[Any]) -> ModelVersion:
@@ -216,7 +297,7 @@ def _version(row: Row[Any]) -> ModelVersion:
     )
 
 
-def _endpoint(row: Row[Any], arms: tuple[Arm, ...]) -> Endpoint:
+def _endpoint(row: Row[Any], arms: tuple[Arm, ...], rollout: Rollout | None) -> Endpoint:
     return Endpoint(
         endpoint=row.endpoint,
         arms=arms,
@@ -227,6 +308,8 @@ def _endpoint(row: Row[Any], arms: tuple[Arm, ...]) -> Endpoint:
         create_time=row.create_time,
         revision=row.revision,
         stream_policy=StreamPolicy(row.stream_policy),
+        match_rules=codec.rules_from_json(row.match_rules),
+        rollout=rollout,
     )
 
 

@@ -23,6 +23,7 @@ from sqlalchemy import (
     String,
     Table,
     TypeDecorator,
+    text,
 )
 
 metadata = MetaData(
@@ -30,6 +31,7 @@ metadata = MetaData(
         "ix": "ix_%(table_name)s_%(column_0_name)s",
         "fk": "fk_%(table_name)s_%(column_0_name)s",
         "pk": "pk_%(table_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
     }
 )
 
@@ -108,6 +110,7 @@ endpoints = Table(
     Column("create_time", UtcTime, nullable=False),
     Column("revision", BigInteger, nullable=False),
     Column("stream_policy", Integer, nullable=False, server_default="0"),
+    Column("match_rules", JSON, nullable=False, server_default="[]"),
 )
 
 arms = Table(
@@ -122,6 +125,59 @@ arms = Table(
     ForeignKeyConstraint(["model", "number"], ["versions.model", "versions.number"], name="fk_arms_version"),
     Index("ix_arms_model_number", "model", "number"),
 )
+
+rollout_numbers = Table(
+    "rollout_numbers",
+    metadata,
+    Column("endpoint", String(63), primary_key=True),
+    Column("last_number", BigInteger, nullable=False),
+)
+"""Outlives its endpoint: gateways count by the rollout's name, so none is given twice."""
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("endpoint", String(63), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("active", Boolean, nullable=False),
+    Column("create_revision", BigInteger, nullable=False, unique=True),
+    Column("rollout", JSON, nullable=False),
+    Index(
+        "ix_rollouts_active_endpoint",
+        "endpoint",
+        unique=True,
+        sqlite_where=text("active"),
+        postgresql_where=text("active"),
+    ),
+)
+"""`create_revision` orders those of all endpoints. At most one of an endpoint is active."""
+
+rollout_reports = Table(
+    "rollout_reports",
+    metadata,
+    Column("endpoint", String(63), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("gateway", String(64), primary_key=True),
+    Column("reported_at", UtcTime, nullable=False),
+    Column("report", LargeBinary, nullable=False),
+    ForeignKeyConstraint(
+        ["endpoint", "number"], ["rollouts.endpoint", "rollouts.number"], name="fk_rollout_reports_rollout"
+    ),
+)
+"""What each process of a gateway has counted, as it last said."""
+
+rollout_samples = Table(
+    "rollout_samples",
+    metadata,
+    Column("endpoint", String(63), primary_key=True),
+    Column("number", BigInteger, primary_key=True, autoincrement=False),
+    Column("sampled_at", UtcTime, primary_key=True),
+    Column("sample", LargeBinary, nullable=False),
+    ForeignKeyConstraint(
+        ["endpoint", "number"], ["rollouts.endpoint", "rollouts.number"], name="fk_rollout_samples_rollout"
+    ),
+)
+"""How the figures of a rollout went."""
 
 uploads = Table(
     "uploads",

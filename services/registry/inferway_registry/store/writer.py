@@ -6,15 +6,16 @@ Nothing here decides: a `Writer` does as told, and the database's own constraint
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Table, delete, insert, select, update
 
 from inferway_registry.resources import Action, Alias, Endpoint, Event, Model, ModelVersion, Upload
-from inferway_registry.store import codec, schema
-from inferway_registry.store.reader import Reader
+from inferway_registry.rollouts.rollout import Rollout
+from inferway_registry.store import codec, rollout_codec, schema
+from inferway_registry.store.reader import GatewayReport, Reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,12 @@ class Writer(Reader):
         number = rows[0].last_number + 1 if rows else 1
         await self._replace(table, table.c.model == model, [{"model": model, "last_number": number}])
         return int(number)
+
+    async def take_rollout_number(self, endpoint: str) -> int:
+        """The next rollout number of an endpoint, likewise."""
+        number, table = await self.next_rollout_number(endpoint), schema.rollout_numbers
+        await self._replace(table, table.c.endpoint == endpoint, [{"endpoint": endpoint, "last_number": number}])
+        return number
 
     async def put_model(self, model: str, create_time: datetime, revision: int) -> None:
         """Makes a model, or moves the revision of the one that is there."""
@@ -111,7 +118,7 @@ class Writer(Reader):
         await self._delete(schema.aliases, schema.aliases.c.model == model, schema.aliases.c.alias == alias)
 
     async def put_endpoint(self, endpoint: Endpoint) -> None:
-        """Writes an endpoint and its arms as they are, new or not."""
+        """Writes an endpoint and its arms as they are, new or not; its rollout is written by itself."""
         await self.delete_endpoint(endpoint.endpoint)
         row = {
             "endpoint": endpoint.endpoint,
@@ -122,6 +129,7 @@ class Writer(Reader):
             "create_time": endpoint.create_time,
             "revision": endpoint.revision,
             "stream_policy": endpoint.stream_policy,
+            "match_rules": codec.rules_to_json(endpoint.match_rules),
         }
         arms = [
             {
@@ -141,6 +149,41 @@ class Writer(Reader):
         """Deletes an endpoint and its arms."""
         await self._delete(schema.arms, schema.arms.c.endpoint == endpoint)
         await self._delete(schema.endpoints, schema.endpoints.c.endpoint == endpoint)
+
+    async def add_rollout(self, rollout: Rollout) -> None:
+        """Adds a rollout; an active one only where no other is."""
+        row = {
+            "endpoint": rollout.endpoint,
+            "number": rollout.number,
+            "active": rollout.active,
+            "create_revision": rollout.revision,
+            "rollout": rollout_codec.rollout_to_json(rollout),
+        }
+        await self._insert(schema.rollouts, [row])
+
+    async def change_rollout(self, rollout: Rollout) -> None:
+        """Writes where a rollout stands."""
+        table = schema.rollouts
+        same = (table.c.endpoint == rollout.endpoint, table.c.number == rollout.number)
+        changes = {"active": rollout.active, "rollout": rollout_codec.rollout_to_json(rollout)}
+        await self._connection.execute(update(table).where(*same).values(changes))
+
+    async def delete_rollout(self, endpoint: str, number: int) -> None:
+        """Deletes a rollout with its reports and samples."""
+        for table in (schema.rollout_reports, schema.rollout_samples, schema.rollouts):
+            await self._delete(table, table.c.endpoint == endpoint, table.c.number == number)
+
+    async def put_report(self, endpoint: str, number: int, report: GatewayReport) -> None:
+        """Puts what a gateway says of a rollout in the place of what it said before."""
+        table = schema.rollout_reports
+        row = {"endpoint": endpoint, "number": number, **asdict(report)}
+        of_rollout = (table.c.endpoint == endpoint) & (table.c.number == number)
+        await self._replace(table, of_rollout & (table.c.gateway == report.gateway), [row])
+
+    async def add_sample(self, endpoint: str, number: int, sampled_at: datetime, sample: bytes) -> None:
+        """Adds a sample of a rollout's figures."""
+        row = {"endpoint": endpoint, "number": number, "sampled_at": sampled_at, "sample": sample}
+        await self._insert(schema.rollout_samples, [row])
 
     async def add_upload(self, upload: Upload) -> None:
         """Adds an upload, and keeps the content that it will use from being swept."""

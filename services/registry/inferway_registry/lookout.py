@@ -1,0 +1,76 @@
+"""What is known of a rollout at this moment: from workers' leases, gateways' reports and the catalogue."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from inferway import names
+from inferway.registry.v1.outcome_service_pb2 import RolloutOutcomes
+from inferway_registry import convert_outcomes
+from inferway_registry.fleet import Fleet, VersionReport, Worker
+from inferway_registry.ledger import WallClock
+from inferway_registry.resources import VersionState
+from inferway_registry.rollouts.facts import Facts
+from inferway_registry.rollouts.rollout import Rollout
+from inferway_registry.store.reader import GatewayReport, Reader
+
+GATEWAY_SECONDS = 5.0
+"""A gateway that has not reported for so long is not waited for; what it counted stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What is known, and the reports that it was read from."""
+
+    facts: Facts
+    outcomes: Sequence[RolloutOutcomes]
+
+
+class Lookout:
+    """Keeps nothing, so it sees the same after a restart as soon as workers have reported again."""
+
+    def __init__(self, fleet: Fleet, now: WallClock) -> None:
+        """`now` must go on evenly: it measures how long steps take."""
+        self._fleet = fleet
+        self.now = now
+
+    async def look(self, rows: Reader, rollout: Rollout) -> Sight:
+        """All of it, in the transaction of `rows`."""
+        reports = await rows.reports(rollout.endpoint, rollout.number)
+        candidate = await rows.version(*rollout.spec.candidate)
+        outcomes = [RolloutOutcomes.FromString(report.report) for report in reports]
+        live = [one for one, report in zip(outcomes, reports, strict=True) if self._is_live(report)]
+        needed, ready, failure = self._workers(rollout)
+        edges = rollout.thresholds.edges if rollout.thresholds else {}
+        facts = Facts(
+            now=self.now(),
+            needed_workers=needed,
+            ready_workers=ready,
+            load_failure=failure,
+            published=candidate is not None and candidate.state is VersionState.PUBLISHED,
+            generation=min((one.generation for one in live), default=0),
+            gateways=len(live),
+            brake=next((one.brake_reason for one in outcomes if one.brake_reason), ""),
+            counts=convert_outcomes.counts(outcomes, {output: len(those) + 1 for output, those in edges.items()}),
+            profile=convert_outcomes.profile(outcomes),
+            mirrors=convert_outcomes.mirrors(outcomes),
+        )
+        return Sight(facts, outcomes)
+
+    def _is_live(self, report: GatewayReport) -> bool:
+        return self.now() - report.reported_at <= timedelta(seconds=GATEWAY_SECONDS)
+
+    def _workers(self, rollout: Rollout) -> tuple[int, int, str]:
+        """How many need the candidate, how many of them have it, and why none can load it, if some have failed to."""
+        stable, candidate = names.version_name(*rollout.stable), names.version_name(*rollout.spec.candidate)
+        staying = [worker for worker in self._fleet.workers() if not worker.draining]
+        needing = [worker for worker in staying if any(one.ready for one in _on(worker, stable))]
+        having = [worker for worker in needing if any(one.ready for one in _on(worker, candidate))]
+        failures = [one.failure for worker in staying for one in _on(worker, candidate) if one.failure]
+        return len(needing), len(having), failures[0] if failures and not having else ""
+
+
+def _on(worker: Worker, version: str) -> list[VersionReport]:
+    return [report for report in worker.versions if report.version == version]
