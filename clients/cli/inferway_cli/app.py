@@ -1,7 +1,7 @@
 """The `inferway` command: every subcommand, and what becomes of errors.
 
 Exit codes: 0 done; 1 it did not work, with one line on stderr that says what to do; 2 wrong usage; 3 there is something
-to do, where `apply --exit-code` asks for it; 130 Ctrl-C.
+to do, where `apply --exit-code` asks for it, or the rollout that was watched was rolled back or failed; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import typer
 
 from inferway.errors import InferwayError
-from inferway_cli.commands import apply, catalogue, endpoints, fleet, predictions, serving, up
+from inferway_cli.commands import apply, catalogue, endpoints, fleet, predictions, rollouts, serving, up
 from inferway_cli.console import INTERRUPTED, CommandError, explain, report
 
 FAILED = 1
@@ -25,6 +25,7 @@ app = typer.Typer(
         inferway up                              start everything, with a demo model
         inferway push digits ./model --wait      publish a SavedModel
         inferway apply -f serving/ --wait        make it as files in git describe it
+        inferway rollout start digits --to 2     bring a version to users, judged
         inferway predict digits                  ask it
         inferway load digits --rate 200          make traffic, watch latency
         inferway status                          see how things stand
@@ -70,6 +71,15 @@ def _interruptible(command: Callable[..., None]) -> Callable[..., None]:
 for _group, _commands in _COMMANDS.items():
     for _name, _function in _commands.items():
         app.command(_name, rich_help_panel=_group)(_interruptible(_function))
+
+_rollout = typer.Typer(
+    help="Bring a version to users step by step, judged by what it does to them, and back by itself if it does harm.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+for _name, _function in rollouts.COMMANDS.items():
+    _rollout.command(_name)(_interruptible(_function))
+app.add_typer(_rollout, name="rollout", rich_help_panel="Traffic")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -19,6 +19,9 @@ from inferway.registry.v1 import (
     registry_service_pb2,
     registry_service_pb2_grpc,
     resources_pb2,
+    rollout_service_pb2,
+    rollout_service_pb2_grpc,
+    rollouts_pb2,
 )
 from inferway_cli.addresses import MAX_MESSAGE_BYTES
 from inferway_client.transport import open_channel, translated_errors
@@ -57,6 +60,7 @@ class Registry:
         self._models = registry_service_pb2_grpc.RegistryServiceStub(self._channel)
         self._endpoints = endpoint_service_pb2_grpc.EndpointServiceStub(self._channel)
         self._fleet = fleet_service_pb2_grpc.FleetServiceStub(self._channel)
+        self._rollouts = rollout_service_pb2_grpc.RolloutServiceStub(self._channel)
         return self
 
     async def __aexit__(
@@ -156,15 +160,20 @@ class Registry:
         request = endpoint_service_pb2.ListEndpointsRequest(page_size=PAGE_SIZE)
         return await self._all(self._endpoints.ListEndpoints, request, "endpoints")
 
-    async def set_stream_policy(
-        self, endpoint: resources_pb2.Endpoint, policy: resources_pb2.StreamPolicy.ValueType
+    async def set_endpoint(
+        self,
+        endpoint: resources_pb2.Endpoint,
+        *,
+        automatic: bool,
+        streams: resources_pb2.StreamPolicy.ValueType = resources_pb2.STREAM_POLICY_UNSPECIFIED,
     ) -> resources_pb2.Endpoint:
-        """Says what streams do, unless somebody changed the endpoint since it was read. Traffic stays as it is."""
+        """Says what it follows and what streams do, unless somebody changed it since it was read; arms stay."""
         wanted = resources_pb2.Endpoint(
             name=endpoint.name,
-            arms=() if endpoint.automatic else endpoint.arms,
-            automatic=endpoint.automatic,
-            stream_policy=policy,
+            arms=() if automatic else endpoint.arms,
+            automatic=automatic,
+            stream_policy=streams,
+            match_rules=endpoint.match_rules,
             etag=endpoint.etag,
         )
         return await self.update_endpoint(wanted)
@@ -178,6 +187,60 @@ class Registry:
         """Makes an endpoint with explicit arms."""
         request = endpoint_service_pb2.CreateEndpointRequest(endpoint=endpoint, request_id=request_id or _request_id())
         return (await self._call(self._endpoints.CreateEndpoint, request)).endpoint
+
+    async def create_rollout(
+        self,
+        endpoint: str,
+        spec: rollouts_pb2.RolloutSpec,
+        *,
+        supersede: bool = False,
+        validate_only: bool = False,
+        request_id: str = "",
+    ) -> rollouts_pb2.Rollout:
+        """Begins a rollout; with `validate_only` it is the one that would begin."""
+        request = rollout_service_pb2.CreateRolloutRequest(
+            parent=names.endpoint_name(endpoint),
+            rollout=rollouts_pb2.Rollout(spec=spec),
+            supersede=supersede,
+            validate_only=validate_only,
+            request_id=request_id or _request_id(),
+        )
+        return (await self._call(self._rollouts.CreateRollout, request)).rollout
+
+    async def rollout(self, name: str, *, samples: bool = False) -> rollouts_pb2.Rollout:
+        """One rollout by its full name, with figures as of now; `-` for its number is the newest."""
+        request = rollout_service_pb2.GetRolloutRequest(name=name, samples_requested=samples)
+        return (await self._call(self._rollouts.GetRollout, request)).rollout
+
+    async def rollouts(self, endpoint: str) -> list[rollouts_pb2.Rollout]:
+        """All rollouts of an endpoint, or of all endpoints for `-`, newest first, without figures."""
+        request = rollout_service_pb2.ListRolloutsRequest(parent=names.endpoint_name(endpoint), page_size=PAGE_SIZE)
+        return await self._all(self._rollouts.ListRollouts, request, "rollouts")
+
+    async def pause_rollout(self, name: str) -> rollouts_pb2.Rollout:
+        """Leaves the weights as they are; `-` for the number is the active rollout, here and below."""
+        request = rollout_service_pb2.PauseRolloutRequest(name=name, request_id=_request_id())
+        return (await self._call(self._rollouts.PauseRollout, request)).rollout
+
+    async def resume_rollout(self, name: str) -> rollouts_pb2.Rollout:
+        """Goes on where it was paused."""
+        request = rollout_service_pb2.ResumeRolloutRequest(name=name, request_id=_request_id())
+        return (await self._call(self._rollouts.ResumeRollout, request)).rollout
+
+    async def promote_rollout(self, name: str, *, full: bool) -> rollouts_pb2.Rollout:
+        """Goes on to the next step, or all the way."""
+        request = rollout_service_pb2.PromoteRolloutRequest(name=name, full=full, request_id=_request_id())
+        return (await self._call(self._rollouts.PromoteRollout, request)).rollout
+
+    async def abort_rollout(self, name: str, reason: str) -> rollouts_pb2.Rollout:
+        """Gives all traffic back to the stable version."""
+        request = rollout_service_pb2.AbortRolloutRequest(name=name, reason=reason, request_id=_request_id())
+        return (await self._call(self._rollouts.AbortRollout, request)).rollout
+
+    async def retry_rollout(self, name: str) -> rollouts_pb2.Rollout:
+        """Begins anew what was rolled back or failed; `-` for the number is the newest."""
+        request = rollout_service_pb2.RetryRolloutRequest(name=name, request_id=_request_id())
+        return (await self._call(self._rollouts.RetryRollout, request)).rollout
 
     async def workers(self) -> list[resources_pb2.Worker]:
         """All workers whose lease holds, by name."""

@@ -28,7 +28,7 @@ def model_row(model: resources_pb2.Model) -> dict[str, Any]:
         "versions": list(model.version_numbers),
         "aliases": {alias.alias: alias.version for alias in model.aliases},
         "version_policy": policy_in_words(model.version_policy),
-        "created": _time(model.create_time),
+        "created": timestamp(model.create_time),
     }
 
 
@@ -44,7 +44,7 @@ def version_row(version: resources_pb2.ModelVersion, aliases: Iterable[resources
         "digest": version.manifest.digest,
         "description": version.config.description,
         "labels": dict(version.config.labels),
-        "created": _time(version.create_time),
+        "created": timestamp(version.create_time),
         "serving_options": options_in_words(version.serving_options),
         "workers": {bare(entry.worker): load_state(entry.status) for entry in version.workers},
         "runs": {bare(entry.worker): _runs(entry.status) for entry in version.workers},
@@ -124,5 +124,6 @@ def _short(version: str) -> str:
     return version.removeprefix("models/").replace("/versions/", "/")
 
 
-def _time(timestamp: Timestamp) -> str:
-    return timestamp.ToDatetime().isoformat(timespec="seconds") + "Z" if timestamp.seconds else ""
+def timestamp(moment: Timestamp) -> str:
+    """As ISO 8601 in UTC; empty if it is not set."""
+    return moment.ToDatetime().isoformat(timespec="seconds") + "Z" if moment.seconds else ""

@@ -15,6 +15,7 @@ from inferway.registry.v1 import (
     fleet_service_pb2,
     registry_service_pb2,
     resources_pb2,
+    rollout_service_pb2,
 )
 from inferway.status import to_status
 from inferway.worker.v1 import worker_service_pb2
@@ -58,6 +59,7 @@ class FakeRegistry:
             (registry_service_pb2, "RegistryService"),
             (endpoint_service_pb2, "EndpointService"),
             (fleet_service_pb2, "FleetService"),
+            (rollout_service_pb2, "RolloutService"),
         ):
             self._server.add_generic_rpc_handlers((self._handler(module, service),))
         self.target = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
@@ -215,9 +217,10 @@ class FakeRegistry:
         return endpoint_service_pb2.GetEndpointResponse(endpoint=endpoint)
 
     async def update_endpoint(self, request: endpoint_service_pb2.UpdateEndpointRequest) -> Any:
-        """Takes what is said of streams, as long as nothing else is changed."""
+        """Takes what is said of streams and of whom it follows; arms stay."""
         wanted = request.endpoint
-        assert (wanted.automatic, len(wanted.arms), wanted.etag) == (self.automatic, not self.automatic, "e1")
+        assert (len(wanted.arms), wanted.etag) == (not wanted.automatic, "e1")
+        self.automatic = wanted.automatic
         self.stream_policies[wanted.name] = wanted.stream_policy
         found = await self.get_endpoint(endpoint_service_pb2.GetEndpointRequest(name=wanted.name))
         return endpoint_service_pb2.UpdateEndpointResponse(endpoint=found.endpoint)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from inferway.registry.v1 import resources_pb2
+from inferway.registry.v1 import resources_pb2, rollouts_pb2
 from inferway.type.v1 import tensor_pb2
-from inferway_cli.apply.acts import Plan, Publish
+from inferway_cli.apply.acts import Begin, Plan, Publish
 from inferway_cli.apply.contents import read_contents
 from inferway_cli.apply.documents import ModelDocument
 from inferway_cli.apply.nodes import Invalid, Problems
@@ -17,8 +18,10 @@ from inferway_cli.apply.plan import make_plan
 from inferway_cli.apply.present import Present
 from inferway_cli.apply.sources import read_documents
 from inferway_cli.local_model import read_model
+from inferway_cli.rollouts.spec import with_defaults
 
 Planned = Callable[..., Plan]
+STATE = rollouts_pb2.Rollout
 
 
 @pytest.fixture
@@ -174,3 +177,92 @@ def test_traffic_may_not_name_an_alias_that_is_pruned(planned: Planned):
     text = "kind: Model\nname: affine\n---\nkind: Endpoint\nname: e\narms: [{version: affine/champion}]\n"
     assert planned(text, there(version(1))).acts
     assert "affine has no alias 'champion'" in refused(planned, text, there(version(1)), prune=True)
+
+
+ROLLOUT = "kind: Rollout\nendpoint: affine\nto: 2\nbake: 30s\n"
+
+
+def driven(rollout: rollouts_pb2.Rollout | None = None, *, traffic: int = 1, automatic: bool = False) -> Present:
+    """Versions 1 and 2, and an endpoint whose traffic goes to one of them."""
+    arm = resources_pb2.Arm(arm="v1", version=f"models/affine/versions/{traffic}", weight_basis_points=10_000)
+    endpoint = resources_pb2.Endpoint(name="endpoints/affine", arms=[arm], automatic=automatic)
+    present = there(version(2), version(1), endpoint=endpoint)
+    return replace(present, rollouts={"affine": rollout} if rollout else {})
+
+
+def asked(state: rollouts_pb2.Rollout.State.ValueType, candidate: int = 2) -> rollouts_pb2.Rollout:
+    """A rollout of the same spec; as the registry gives it back, with all that was left out."""
+    spec = rollouts_pb2.RolloutSpec(candidate_version=f"models/affine/versions/{candidate}")
+    spec.canary.SetInParent()
+    spec.bake.FromSeconds(30)
+    return rollouts_pb2.Rollout(name="endpoints/affine/rollouts/3", spec=with_defaults(spec), state=state)
+
+
+def test_a_rollout_begins_and_shows_what_it_is_asked_for(planned: Planned):
+    """What a reviewer of the file wants to see; what is left out is there, too."""
+    plan = planned(ROLLOUT, driven())
+
+    [act] = plan.acts
+    assert isinstance(act, Begin)
+    assert (act.endpoint, str(act.version), act.spec.bake.seconds) == ("affine", "affine/2", 30)
+    shown = {field: after for field, _, after in differences(plan)}
+    assert (shown["to"], shown["bake"], shown["baseline"]) == ("affine/2", "30s", "30s")
+
+
+@pytest.mark.parametrize("state", [STATE.STATE_RUNNING, STATE.STATE_PAUSED, STATE.STATE_SUCCEEDED])
+def test_what_was_asked_for_already_is_not_asked_for_again(planned: Planned, state: STATE.State.ValueType):
+    """A job that applies every hour must not begin a rollout every hour."""
+    assert planned(ROLLOUT, driven(asked(state))).acts == ()
+
+
+def test_a_version_that_has_all_traffic_needs_no_rollout(planned: Planned):
+    """A new cluster starts from the same files as the old one."""
+    assert planned(ROLLOUT, driven(traffic=2)).acts == ()
+
+
+def test_what_was_rolled_back_is_not_tried_again_by_itself(planned: Planned):
+    """It did harm; that the file still asks for it is no reason to do it once more."""
+    told = refused(planned, ROLLOUT, driven(asked(STATE.STATE_ROLLED_BACK)))
+    assert "rollout affine/3 was asked for this and is ROLLED_BACK" in told
+    assert "`inferway rollout retry affine` tries it again" in told
+
+
+def test_another_rollout_is_in_the_way_unless_it_may_be_superseded(planned: Planned):
+    """Two people bring two versions; the second must say that he means it."""
+    present = driven(asked(STATE.STATE_RUNNING, candidate=1))
+    assert "`supersede: true` takes its place" in refused(planned, ROLLOUT, present)
+
+    plan = planned(f"{ROLLOUT}supersede: true\n", present)
+    assert differences(plan) == [("to", "affine/1", "affine/2")]
+    assert [act.supersede for act in plan.acts if isinstance(act, Begin)] == [True]
+
+
+def test_a_rollout_may_bring_what_the_same_apply_publishes(planned: Planned):
+    """One merge: new content, and how it reaches users. The endpoint must not follow it at once."""
+    text = ROLLOUT.replace("to: 2", "to: this") + "---\nkind: Model\nname: affine\npath: affine-model\n"
+    plan = planned(text, driven())
+    assert [type(act).__name__ for act in plan.acts] == ["Publish", "Begin"]
+    assert ("to", "", "affine/new") in differences(plan)
+
+    told = refused(planned, text, driven(automatic=True))
+    assert "`inferway endpoint affine --manual` first" in told
+
+
+def test_arms_say_only_where_rollouts_begin(planned: Planned):
+    """The file still has the arms of the first day; what rollouts have moved since stays moved."""
+    text = f"kind: Endpoint\nname: affine\narms: [{{version: affine/1}}]\n---\n{ROLLOUT}"
+    after = planned(text, driven(asked(STATE.STATE_SUCCEEDED), traffic=2))
+    automatic = planned(text, driven(automatic=True))
+    new = planned(text, there(version(2), version(1)))
+
+    assert after.acts == ()
+    assert [type(act).__name__ for act in automatic.acts] == ["Route", "Begin"]
+    assert [type(act).__name__ for act in new.acts] == ["Route", "Begin"]
+
+
+def test_a_rollout_needs_users(planned: Planned):
+    """Without an endpoint nobody could tell good from bad; an automatic one takes no rollouts."""
+    assert "there is no endpoint 'affine'" in refused(planned, ROLLOUT, there(version(2), version(1)))
+    automatic = f"kind: Endpoint\nname: affine\nautomatic: true\n---\n{ROLLOUT}"
+    assert "cannot be automatic" in refused(planned, automatic, driven())
+    assert "affine has no version 7" in refused(planned, ROLLOUT.replace("2", "7"), driven())

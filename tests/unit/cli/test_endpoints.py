@@ -31,8 +31,36 @@ async def test_endpoint_sets_what_streams_do_and_leaves_traffic_alone(
     done = await inferway("endpoint", "affine", "--streams", "finish", "--json")
     assert done.code == 0, done.stderr
     assert json.loads(done.stdout)["streams"] == "finish"
+    assert registry.automatic is automatic
     assert registry.stream_policies == {"endpoints/affine": resources_pb2.STREAM_POLICY_FINISH}
     assert "for ten minutes at most" in (await inferway("endpoint", "affine")).stdout
+
+
+async def test_a_manual_endpoint_keeps_its_traffic_until_it_is_automatic_again(
+    inferway: Inferway, registry: FakeRegistry, saved_model: Path
+):
+    """What is published next must not reach users before somebody, or a rollout, brings it to them."""
+    await inferway("push", "affine", str(saved_model))
+    kept = await inferway("endpoint", "affine", "--manual")
+    was_automatic = registry.automatic
+    again = await inferway("endpoint", "affine", "--automatic")
+    both = await inferway("endpoint", "affine", "--automatic", "--manual")
+
+    assert kept.stdout.splitlines()[0] == "affine: v1 affine/1 100%"
+    assert (was_automatic, registry.automatic) == (False, True)
+    assert again.stdout.splitlines()[0].endswith("following the newest version")
+    assert both.code == 2
+
+
+async def test_push_says_that_traffic_will_move(inferway: Inferway, saved_model: Path):
+    """The first version moves nobody; the second one takes everybody along."""
+    first = await inferway("push", "affine", str(saved_model))
+    second = await inferway("push", "affine", str(saved_model))
+    await inferway("endpoint", "affine", "--manual")
+    third = await inferway("push", "affine", str(saved_model))
+
+    told = ["--manual" in done.stderr for done in (first, second, third)]
+    assert told == [False, True, False]
 
 
 async def test_endpoint_says_what_is_not_there(inferway: Inferway):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from inferway.registry.v1 import resources_pb2
+from inferway.registry.v1 import resources_pb2, rollouts_pb2
 from inferway_cli.apply.contents import Content
 from inferway_cli.tuning import Options
 
@@ -136,7 +136,24 @@ class Route:
         return f"endpoint {self.endpoint}"
 
 
-Act: TypeAlias = Publish | Tune | Keep | PutAlias | DropAlias | Route
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Begins a rollout."""
+
+    endpoint: str
+    version: Ref
+    spec: rollouts_pb2.RolloutSpec
+    """All but the candidate, which is `version`."""
+    supersede: bool
+    differences: tuple[Difference, ...]
+
+    @property
+    def resource(self) -> str:
+        """What is changed."""
+        return f"rollout of {self.endpoint}"
+
+
+Act: TypeAlias = Publish | Tune | Keep | PutAlias | DropAlias | Route | Begin
 
 
 @dataclass(frozen=True, slots=True)

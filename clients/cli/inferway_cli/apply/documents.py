@@ -1,4 +1,4 @@
-"""What documents say: models and endpoints as they shall be. Checked as far as that needs nobody else.
+"""What documents say: models, endpoints and rollouts as they shall be. Checked as far as that needs nobody else.
 
 kind: Model
 name: digits
@@ -17,7 +17,7 @@ arms:                            # or automatic: true, for an endpoint of a mode
 salt: checkout-2026
 streams: finish                  # or migrate
 
-Everything but kind and name may be left out, and is left alone then.
+Everything but kind and name may be left out, and is left alone then. `rollout_documents` has the third kind.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from inferway import names
 from inferway.registry.v1 import resources_pb2
 from inferway_cli.apply import values
 from inferway_cli.apply.nodes import Place, Problems, Section, Unfit, suggestion
+from inferway_cli.apply.rollout_documents import RolloutDocument, read_rollout
 from inferway_cli.apply.values import FULL_WEIGHT, LATEST, THIS, Label
 from inferway_cli.local_model import KINDS as RUNTIMES
 from inferway_cli.tuning import AUTO, BOUNDS, Bound, Options
@@ -81,7 +82,7 @@ class EndpointDocument:
     streams: resources_pb2.StreamPolicy.ValueType = resources_pb2.STREAM_POLICY_UNSPECIFIED
 
 
-Document: TypeAlias = ModelDocument | EndpointDocument
+Document: TypeAlias = ModelDocument | EndpointDocument | RolloutDocument
 
 
 def read_document(section: Section, folder: Path) -> Document | None:
@@ -96,10 +97,11 @@ def read_document(section: Section, folder: Path) -> Document | None:
         section.complain("kind", f"unknown kind {kind!r}{suggestion(kind, _KINDS)}")
     if kind not in _KINDS:
         return None
-    if "name" not in section:
-        section.complain("name", "name is missing")
-    name = section.read("name", lambda value: names.check_segment(values.text(value), "name"), "")
-    return _KINDS[kind](section, name, folder)
+    key, read = _KINDS[kind]
+    if key not in section:
+        section.complain(key, f"{key} is missing")
+    name = section.read(key, lambda value: names.check_segment(values.text(value), key), "")
+    return read(section, name, folder)
 
 
 def check_distinct(documents: list[Document], problems: Problems) -> None:
@@ -276,5 +278,17 @@ def _numbers(value: object) -> list[int]:
     return sorted({values.number(number, wanted) for number in value})
 
 
-_KINDS: dict[str, Callable[[Section, str, Path], Document]] = {"Model": _model, "Endpoint": _endpoint}
+def _rollout(section: Section, endpoint: str, folder: Path) -> RolloutDocument:
+    del folder  # a rollout names no files
+    if "to" not in section:
+        section.complain("to", "to is missing: the version to bring, such as digits/2")
+    return read_rollout(section, endpoint)
+
+
+_KINDS: dict[str, tuple[str, Callable[[Section, str, Path], Document]]] = {
+    "Model": ("name", _model),
+    "Endpoint": ("name", _endpoint),
+    "Rollout": ("endpoint", _rollout),
+}
+"""What each kind is named by, and how it is read."""
 _BOUNDS = {"max_queue_delay_ms" if bound.field == "max_queue_delay" else bound.field: bound for bound in BOUNDS}

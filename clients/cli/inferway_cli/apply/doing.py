@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from inferway import names
 from inferway.errors import EtagMismatch, ModelNotFound
-from inferway.registry.v1 import resources_pb2
-from inferway_cli.apply.acts import Act, DropAlias, Keep, Publish, PutAlias, Ref, Route, Tune
+from inferway.registry.v1 import resources_pb2, rollouts_pb2
+from inferway_cli.apply.acts import Act, Begin, DropAlias, Keep, Publish, PutAlias, Ref, Route, Tune
 from inferway_cli.apply.present import Present
 from inferway_cli.apply.repeating import answered
 from inferway_cli.apply.rerouting import Prepare, Rerouting
@@ -52,6 +52,8 @@ class Doer:
                 await self._alias(act)
             case Route():
                 await self._rerouting.do(act, [self.name(share.version) for share in act.shares])
+            case Begin():
+                await self._begin(act)
 
     def name(self, version: Ref) -> str:
         """The full name of a version, also if this apply has published it."""
@@ -94,6 +96,16 @@ class Doer:
             return await self._registry.set_alias(model, act.alias, number, etag, request_id)
 
         self._models[model] = await answered(write)
+
+    async def _begin(self, act: Begin) -> None:
+        spec = rollouts_pb2.RolloutSpec()
+        spec.CopyFrom(act.spec)
+        spec.candidate_version = self.name(act.version)
+        await answered(
+            lambda request_id: self._registry.create_rollout(
+                act.endpoint, spec, supersede=act.supersede, request_id=request_id
+            )
+        )
 
 
 def _changed(problem: str, before: resources_pb2.Model, now: resources_pb2.Model) -> EtagMismatch:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from inferway.registry.v1 import resources_pb2
 from inferway_cli.apply.acts import (
     Act,
+    Begin,
     Difference,
     DropAlias,
     Keep,
@@ -14,6 +15,7 @@ from inferway_cli.apply.acts import (
     Publish,
     PutAlias,
     Ref,
+    Route,
     Tune,
 )
 from inferway_cli.apply.contents import Content
@@ -21,13 +23,15 @@ from inferway_cli.apply.documents import Document, EndpointDocument, ModelDocume
 from inferway_cli.apply.nodes import Place, Problems
 from inferway_cli.apply.outlook import Outlook, Unknown, outlook, standing
 from inferway_cli.apply.present import Present
+from inferway_cli.apply.rolling import begin, begun_from
+from inferway_cli.apply.rollout_documents import RolloutDocument
 from inferway_cli.apply.routes import route
 from inferway_cli.apply.values import THIS, Label
 from inferway_cli.serving_words import policy_in_words, size
 from inferway_cli.tuning import BOUNDS, Options
 
 ORDER: tuple[type, ...] = (Publish, Tune, Keep, PutAlias)
-"""Routes come after these, and what is taken away last: traffic moves to what is ready for it, then off what goes."""
+"""Routes and rollouts come after these, and what is taken away last: traffic moves to what is there, then off."""
 
 
 def make_plan(documents: Sequence[Document], contents: Mapping[str, Content], present: Present, *, prune: bool) -> Plan:
@@ -37,32 +41,49 @@ def make_plan(documents: Sequence[Document], contents: Mapping[str, Content], pr
     """
     problems = Problems()
     models = [document for document in documents if isinstance(document, ModelDocument)]
-    endpoints = [document for document in documents if isinstance(document, EndpointDocument)]
+    rollouts = {document.name: document for document in documents if isinstance(document, RolloutDocument)}
+    described = {document.name: document for document in documents if isinstance(document, EndpointDocument)}
+    endpoints = [begun_from(document, rollouts, present) for document in described.values()]
     outlooks: dict[str, Outlook] = {}
     changes: list[Act] = []
     for document in models:
         planned = _Model(document, contents.get(document.name), present, problems, prune=prune)
         outlooks[document.name] = planned.outlook
         changes += planned.acts()
-    for endpoint in endpoints:
-        for model in {arm.model for arm in endpoint.arms} - outlooks.keys():
-            outlooks[model] = standing(model, present)
+    for model in _models(endpoints, rollouts.values(), present) - outlooks.keys():
+        outlooks[model] = standing(model, present)
     routes = [route(endpoint, outlooks, present, problems) for endpoint in endpoints]
+    begins = [
+        begin(rollout, outlooks[present.model_of(rollout)], described.get(rollout.name), present, problems)
+        for rollout in rollouts.values()
+    ]
     problems.raise_if_any()
+    acts: tuple[Act, ...] = (
+        *sorted((act for act in changes if type(act) in ORDER), key=lambda act: ORDER.index(type(act))),
+        *(found for found in routes if found),
+        *(found for found in begins if found),
+        *(act for act in changes if isinstance(act, DropAlias)),
+    )
     return Plan(
-        resources=tuple([f"model {m.name}" for m in models] + [f"endpoint {e.name}" for e in endpoints]),
+        resources=(
+            *(f"model {model.name}" for model in models),
+            *(f"endpoint {endpoint.name}" for endpoint in endpoints),
+            *(f"rollout of {rollout}" for rollout in rollouts),
+        ),
         created=frozenset(
             [f"model {model.name}" for model in models if model.name not in present.models]
-            + [f"endpoint {found.endpoint}" for found in routes if found and found.seen is None]
+            + [act.resource for act in acts if isinstance(act, Begin) or (isinstance(act, Route) and act.seen is None)]
         ),
-        acts=(
-            *sorted((act for act in changes if type(act) in ORDER), key=lambda act: ORDER.index(type(act))),
-            *(found for found in routes if found),
-            *(act for act in changes if isinstance(act, DropAlias)),
-        ),
+        acts=acts,
         named=tuple(dict.fromkeys([*_aliased(models, outlooks), *_routed(endpoints, outlooks)])),
         contents=tuple(outlooks[model.name].ref(THIS) for model in models if model.path is not None),
     )
+
+
+def _models(endpoints: Iterable[EndpointDocument], rollouts: Iterable[RolloutDocument], present: Present) -> set[str]:
+    """Those that traffic is to go to."""
+    arms = {arm.model for endpoint in endpoints for arm in endpoint.arms}
+    return arms | {present.model_of(rollout) for rollout in rollouts}
 
 
 def _aliased(models: Sequence[ModelDocument], outlooks: Mapping[str, Outlook]) -> Iterator[Ref]:

@@ -60,7 +60,7 @@ class Rerouting:
             resources_pb2.Arm(arm=_free_name(arm.arm, taken), version=arm.version, weight_basis_points=0)
             for arm in coming
         ]
-        both = Endpoint(name=now.name, arms=[*now.arms, *idle], etag=now.etag)
+        both = Endpoint(name=now.name, arms=[*now.arms, *idle], match_rules=now.match_rules, etag=now.etag)
         after = await answered(lambda request_id: self._registry.update_endpoint(both, request_id))
         await prepare([arm.version for arm in coming])
         return after
@@ -75,6 +75,7 @@ def _wanted(act: Route, versions: Sequence[str], now: Endpoint | None) -> Endpoi
         salt=act.salt,
         automatic=act.automatic,
         stream_policy=act.streams,
+        match_rules=now.match_rules if now is not None else (),
         etag=now.etag if now else "",
     )
 

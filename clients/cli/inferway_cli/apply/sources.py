@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from inferway import names
+from inferway_cli.apply import values
 from inferway_cli.apply.documents import Document, check_distinct, read_document
 from inferway_cli.apply.nodes import Place, Problems, sections_of
+from inferway_cli.apply.rollout_documents import RolloutDocument, read_rollout
 from inferway_cli.console import CommandError
 from inferway_cli.version_config import FILE_NAME
 
@@ -35,6 +38,22 @@ def read_documents(source: str) -> list[Document]:
     if not documents:
         raise CommandError(f"{source} has no documents; `inferway apply --help` shows what one looks like")
     return documents
+
+
+def read_rollout_document(source: str) -> RolloutDocument:
+    """The one document of a file, which must be of kind Rollout; endpoint and version may be left out of it.
+
+    Raises Invalid with all that is wrong, and CommandError if there is nothing to read.
+    """
+    problems = Problems()
+    sections = [section for file, _, text in _texts(source) for section in sections_of(text, file, problems)]
+    problems.raise_if_any()
+    if len(sections) != 1 or sections[0].read("kind", values.text, "") != "Rollout":
+        raise CommandError(f"{source} must hold one document of `kind: Rollout`; `inferway apply` takes the others")
+    endpoint = sections[0].read("endpoint", lambda value: names.check_segment(values.text(value), "endpoint"), "")
+    document = read_rollout(sections[0], endpoint)
+    problems.raise_if_any()
+    return document
 
 
 def _texts(source: str) -> list[tuple[str, Path, str]]:

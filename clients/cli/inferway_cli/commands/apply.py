@@ -1,4 +1,4 @@
-"""Models and endpoints as files say: apply."""
+"""Models, endpoints and rollouts as files say: apply."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 
 from inferway.errors import InferwayError
 from inferway_cli.addresses import DEFAULT_REGISTRY, RegistryOption
-from inferway_cli.apply.acts import Act, Plan
+from inferway_cli.apply.acts import Act, Begin, Plan
 from inferway_cli.apply.contents import read_contents
 from inferway_cli.apply.documents import Document, ModelDocument
 from inferway_cli.apply.doing import Doer
@@ -44,10 +44,10 @@ def apply(
     registry: RegistryOption = DEFAULT_REGISTRY,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make models and endpoints as files describe them, so that what is served lives in git.
+    """Make models, endpoints and rollouts as files describe them, so that what is served lives in git.
 
     Shows first what differs, then does it: versions, bounds, policies, aliases,
-    endpoints. All is checked before anything is done. What somebody else changed
+    endpoints, rollouts. All is checked before anything is done. What somebody else changed
     meanwhile is not overwritten. Applied again, it goes on where it stopped, or
     says that there is nothing to do. Nothing described is deleted, and what a
     document leaves out stays as it is. Paths are relative to their file; weights
@@ -69,6 +69,11 @@ def apply(
         arms:                               # or `automatic: true`
           - {arm: stable, version: digits/champion, weight: 90%}
           - {arm: canary, version: digits/latest, weight: 1000}
+        ---
+        kind: Rollout                       # `inferway rollout start --help`
+        endpoint: digits
+        to: this                            # or 2, champion, latest
+        steps: [{weight: 5%, hold: 30s}, {weight: 25%, hold: 30s}]
 
     Examples:
         inferway apply -f serving.yaml --dry-run
@@ -141,6 +146,9 @@ class _Apply:
                 await until_followed(registry, map(doer.name, plan.contents), self.wait_seconds, self._tell)
         if plan.acts and not self.as_json:
             out.print("done")
+        for act in plan.acts:
+            if isinstance(act, Begin):
+                note(f"`inferway rollout watch {act.endpoint}` shows how it goes")
 
     def _prepare(self, registry: Registry) -> Prepare | None:
         """What traffic waits for before it moves; None if it does not wait."""

@@ -202,6 +202,8 @@ async def _push(
             version = await push(
                 registry, name, local, config, alias, lambda sent: bar.update(bar.task_ids[0], completed=sent)
             )
+        if version.version > 1 and (await registry.endpoint(name)).automatic:
+            note(f"traffic follows the newest version; `inferway endpoint {name} --manual` before a push keeps it")
         if ready_within_seconds is not None:
             newer = await until_ready(registry, version.name, ready_within_seconds, note)
             return await registry.version(version.name), newer

@@ -8,7 +8,7 @@ import typer
 
 from inferway.registry.v1 import resources_pb2
 from inferway_cli.addresses import DEFAULT_REGISTRY, RegistryOption
-from inferway_cli.console import JsonFlag, out, print_json, run
+from inferway_cli.console import CommandError, JsonFlag, out, print_json, run
 from inferway_cli.registry import Registry
 from inferway_cli.views import endpoint_row, pairs
 
@@ -23,24 +23,37 @@ _IN_WORDS = {
 def endpoint(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The endpoint's name; each model has one of its own.")],
     streams: Annotated[Streams | None, typer.Option(help="What open streams do when the versions change.")] = None,
+    manual: Annotated[
+        bool, typer.Option("--manual", help="Keep traffic where it is when a version is published.")
+    ] = False,
+    automatic: Annotated[bool, typer.Option("--automatic", help="Let traffic follow the newest version.")] = False,
     registry: RegistryOption = DEFAULT_REGISTRY,
     as_json: JsonFlag = False,
 ) -> None:
-    """Show where an endpoint's traffic goes, or say what its open streams do when that changes.
+    """Show where an endpoint's traffic goes, and say whether it follows the newest version, and what open streams do.
+
+    A model's endpoint is automatic at first: what is published gets all traffic
+    as soon as a worker has it ready. A manual one waits for `inferway rollout`,
+    or for arms that `inferway apply` sets.
 
     Examples:
         inferway endpoint digits
+        inferway endpoint digits --manual
         inferway endpoint eta --streams finish
     """
+    if manual and automatic:
+        raise typer.BadParameter("give one of --manual and --automatic")
 
     async def act() -> resources_pb2.Endpoint:
         async with Registry(registry) as client:
             found = await client.endpoint(name)
-            if streams is None:
+            if streams is None and not manual and not automatic:
                 return found
-            return await client.set_stream_policy(
-                found, resources_pb2.StreamPolicy.Value(f"STREAM_POLICY_{streams.upper()}")
-            )
+            if manual and not found.arms:
+                raise CommandError(f"{name} has no traffic yet; --manual keeps it where it is")
+            policy = resources_pb2.StreamPolicy.Value(f"STREAM_POLICY_{(streams or 'unspecified').upper()}")
+            follows = automatic or (found.automatic and not manual)
+            return await client.set_endpoint(found, automatic=follows, streams=policy)
 
     row = endpoint_row(run(act()))
     if as_json:

@@ -1,0 +1,27 @@
+"""Rollouts as rows: the same for tables and for JSON."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from inferway.registry.v1 import rollouts_pb2
+from inferway_cli.rollouts.named import shown, state_name
+from inferway_cli.rollouts.spec import percent, short, strategy_name
+from inferway_cli.views import timestamp
+
+
+def row(rollout: rollouts_pb2.Rollout) -> dict[str, Any]:
+    """What it brings, where it stands, and why."""
+    return {
+        "rollout": shown(rollout),
+        "version": short(rollout.spec.candidate_version),
+        "stable_version": short(rollout.stable_version),
+        "strategy": strategy_name(rollout.spec),
+        "state": state_name(rollout.state),
+        "weight": percent(rollout.candidate_weight_basis_points),
+        "began": timestamp(rollout.create_time),
+        "ended": timestamp(rollout.end_time),
+        "description": rollout.spec.description,
+        "reason": rollout.reason,
+        "next": rollout.next,
+    }
