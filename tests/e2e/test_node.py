@@ -59,3 +59,11 @@ def test_a_model_without_state_is_told_from_one_with(stack: Stack) -> None:
 
     assert status == 1
     assert "no state" in errors
+
+
+def test_arms_are_those_that_gateways_choose() -> None:
+    """A program may know beforehand what a user gets: salt, unit and weights are all that it takes."""
+    check = Path(__file__).parents[1] / "golden" / "assignment_check.mjs"
+    done = node([str(check)], return_completed_process=True, capture_output=True, text=True, timeout=60)
+
+    assert str(done.stdout).strip() == "1000 of 1000 agree", done.stderr

@@ -52,7 +52,8 @@ class Servicer:
         elif request.id != "slow":
             result.set_result(request.id)
         self.begun.set()
-        return Started(result, lambda text: pb.PredictResponse(id=text), self.abandoned.set)
+        metadata = (("x-decided", request.id),) if request.output_names else ()
+        return Started(result, lambda text: pb.PredictResponse(id=text), self.abandoned.set, metadata)
 
     async def StreamPredict(
         self, requests: AsyncIterator[pb.StreamPredictRequest], context: aio.ServicerContext[Any, Any]
@@ -145,6 +146,19 @@ async def test_a_message_that_is_too_large_is_refused(bed: Bed) -> None:
 
     assert error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert "larger than max" in (error.details() or "")
+
+
+async def test_answers_and_errors_carry_the_metadata_that_a_servicer_adds(bed: Bed) -> None:
+    """Beside the details of an error, and only where there is any."""
+    answered = bed.stub.Predict(pb.PredictRequest(id="a", output_names=["y"]), timeout=10)
+    failed = bed.stub.Predict(pb.PredictRequest(id="late", output_names=["y"]), timeout=10)
+    plain = bed.stub.Predict(pb.PredictRequest(id="b"), timeout=10)
+
+    assert dict(await answered.trailing_metadata() or ())["x-decided"] == "a"
+    of_error = dict(await failed.trailing_metadata() or ())
+    assert of_error["x-decided"] == "late"
+    assert "grpc-status-details-bin" in of_error
+    assert "x-decided" not in dict(await plain.trailing_metadata() or ())
 
 
 @pytest.mark.parametrize("how", ["cancelled", "deadline"])

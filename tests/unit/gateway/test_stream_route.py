@@ -8,6 +8,7 @@ import pytest
 
 from inferway.datatypes import Datatype
 from inferway.errors import EndpointNotFound, SessionVersionGone
+from inferway_gateway.matching import MatchRule
 from inferway_gateway.routing import Arm, Endpoint, RoutingTable, Selector, StreamPolicy, Version
 from inferway_gateway.signature import Signature, TensorSpec
 from inferway_gateway.state import StatePlan, StateSpec
@@ -110,6 +111,48 @@ def test_a_session_migrates_to_state_of_its_own_kind_only(width: int, number: in
     bench.change(table(stateful(1, wanted=False), stateful(2, width), policy=MIGRATE))
 
     assert bench.number(route) == number
+
+
+def test_a_stream_that_stays_keeps_the_whole_decision() -> None:
+    """Chance assigned it when it opened; counted again under later weights, it would count for an arm by no chance."""
+    bench = Bench(table(stateful(1), stateful(2), v1=10_000))
+    route = bench.route()
+    later = table(stateful(1), stateful(2), v2=1, v1=9_999)
+    endpoint = replace(later.endpoint("echo"), generation=8)
+    bench.change(replace(later, endpoints={"echo": endpoint}))
+
+    assert route.decide(bench.now, 0.0)[1:5] == ("v1", 0, 10_000, "u")
+    assert bench.route().decide(bench.now, 0.0)[1:5] == ("v1", 8, 9_999, "u")
+
+
+def test_a_stream_that_may_move_is_decided_again_with_the_weights() -> None:
+    """It is one more unit under them, wherever it goes."""
+    bench = Bench(table(version(1), version(2), v1=10_000))
+    route = bench.route()
+    bench.change(table(version(1), version(2), v2=1, v1=9_999))
+
+    assert route.decide(bench.now, 0.0)[1:5] == ("v1", 0, 9_999, "u")
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_a_session_that_is_resumed_was_not_assigned_now(number: int) -> None:
+    """Those that went on with the candidate by chance, and those that had to stay, would not be comparable."""
+    bench = Bench(table(stateful(1), stateful(2), v2=10_000))
+    route = bench.route(begun_with=f"models/echo/versions/{number}")
+
+    assert bench.number(route) == number
+    assert route.decide(bench.now, 0.0).propensity == 0
+
+
+def test_rules_hold_for_streams_too() -> None:
+    """A tester who streams is a tester."""
+    bench = Bench(table(version(1), version(2), v2=0, v1=10_000))
+    rule = MatchRule("x-ring", "testers", is_prefix=False, arm="v2")
+    endpoint = replace(bench.now.endpoint("echo"), match_rules=(rule,))
+    bench.change(replace(bench.now, endpoints={"echo": endpoint}))
+    route = StreamRoute(ECHO, "u", bench.now, bench.pins, headers=(("x-ring", "testers"),))
+
+    assert bench.number(route) == 2
 
 
 def test_a_session_finishes_though_the_new_version_has_no_such_signature() -> None:
