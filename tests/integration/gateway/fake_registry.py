@@ -1,24 +1,30 @@
-"""A registry that knows one thing: the routing it was told to send."""
+"""A registry that knows two things: the routing it was told to send, and what gateways report."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from grpc import aio
 
+from inferway.registry.v1.outcome_service_pb2 import ReportOutcomesRequest, ReportOutcomesResponse
+from inferway.registry.v1.outcome_service_pb2_grpc import (
+    OutcomeServiceServicer,
+    add_OutcomeServiceServicer_to_server,
+)
 from inferway.registry.v1.watch_service_pb2 import RoutingSnapshot, WatchRoutingRequest, WatchRoutingResponse
 from inferway.registry.v1.watch_service_pb2_grpc import WatchServiceServicer, add_WatchServiceServicer_to_server
 
 
-class FakeRegistry(WatchServiceServicer):
+class FakeRegistry(WatchServiceServicer, OutcomeServiceServicer):
     """Sends the newest snapshot to every watcher, whole, whenever it changes."""
 
     def __init__(self) -> None:
         self._snapshot: RoutingSnapshot | None = None
         self._sent: RoutingSnapshot | None = None
         self._changed = asyncio.Condition()
+        self.reports: list[ReportOutcomesRequest] = []
         self._server: aio.Server | None = None
         self.target = ""
 
@@ -26,6 +32,7 @@ class FakeRegistry(WatchServiceServicer):
         """Listens on loopback."""
         self._server = aio.server()
         add_WatchServiceServicer_to_server(self, self._server)
+        add_OutcomeServiceServicer_to_server(self, self._server)
         self.target = f"127.0.0.1:{self._server.add_insecure_port(f'127.0.0.1:{port}')}"
         await self._server.start()
 
@@ -45,6 +52,22 @@ class FakeRegistry(WatchServiceServicer):
         await self.publish(snapshot)
         async with asyncio.timeout(5), self._changed:
             await self._changed.wait_for(lambda: self._sent is snapshot)
+
+    async def until_reported(self, holds: Callable[[ReportOutcomesRequest], bool]) -> ReportOutcomesRequest:
+        """The newest report, once `holds` says so of it."""
+        async with asyncio.timeout(5), self._changed:
+            await self._changed.wait_for(lambda: bool(self.reports) and holds(self.reports[-1]))
+            return self.reports[-1]
+
+    async def ReportOutcomes(
+        self, request: ReportOutcomesRequest, context: aio.ServicerContext[Any, Any]
+    ) -> ReportOutcomesResponse:
+        """Keeps the report."""
+        del context
+        async with self._changed:
+            self.reports.append(request)
+            self._changed.notify_all()
+        return ReportOutcomesResponse()
 
     async def WatchRouting(
         self, request: WatchRoutingRequest, context: aio.ServicerContext[Any, Any]
