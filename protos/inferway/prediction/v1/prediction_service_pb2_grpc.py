@@ -32,9 +32,11 @@ class PredictionServiceStub(object):
     (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated),
     `x-affinity-key` (what traffic is split by, where the message says nothing else).
 
-    Metadata of answers, where an endpoint has more than one arm: `x-inferway-arm`, `x-inferway-version`,
-    `x-inferway-generation` (of the endpoint's weights) and `x-inferway-propensity` (the chance of that arm, in basis
-    points; 0 if the caller named a version or matched a rule).
+    Trailing metadata of unary calls, of answers as of errors, once the gateway has sent the request on its way: where an
+    endpoint has more than one arm with traffic, or a rollout. `x-inferway-arm` (empty if the caller named a version),
+    `x-inferway-version`, `x-inferway-generation` (of the endpoint's weights) and `x-inferway-propensity` (the chance of
+    that arm in basis points; 0 where chance has not chosen: the caller named a version, or matched a rule). Results of
+    streams name their version and arm themselves.
     """
 
     def __init__(self, channel):
@@ -62,9 +64,11 @@ class PredictionServiceServicer(object):
     (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated),
     `x-affinity-key` (what traffic is split by, where the message says nothing else).
 
-    Metadata of answers, where an endpoint has more than one arm: `x-inferway-arm`, `x-inferway-version`,
-    `x-inferway-generation` (of the endpoint's weights) and `x-inferway-propensity` (the chance of that arm, in basis
-    points; 0 if the caller named a version or matched a rule).
+    Trailing metadata of unary calls, of answers as of errors, once the gateway has sent the request on its way: where an
+    endpoint has more than one arm with traffic, or a rollout. `x-inferway-arm` (empty if the caller named a version),
+    `x-inferway-version`, `x-inferway-generation` (of the endpoint's weights) and `x-inferway-propensity` (the chance of
+    that arm in basis points; 0 where chance has not chosen: the caller named a version, or matched a rule). Results of
+    streams name their version and arm themselves.
     """
 
     def Predict(self, request, context):
@@ -128,9 +132,11 @@ class PredictionService(object):
     (critical-plus, critical, sheddable-plus, sheddable), `x-tenant` (until callers are authenticated),
     `x-affinity-key` (what traffic is split by, where the message says nothing else).
 
-    Metadata of answers, where an endpoint has more than one arm: `x-inferway-arm`, `x-inferway-version`,
-    `x-inferway-generation` (of the endpoint's weights) and `x-inferway-propensity` (the chance of that arm, in basis
-    points; 0 if the caller named a version or matched a rule).
+    Trailing metadata of unary calls, of answers as of errors, once the gateway has sent the request on its way: where an
+    endpoint has more than one arm with traffic, or a rollout. `x-inferway-arm` (empty if the caller named a version),
+    `x-inferway-version`, `x-inferway-generation` (of the endpoint's weights) and `x-inferway-propensity` (the chance of
+    that arm in basis points; 0 where chance has not chosen: the caller named a version, or matched a rule). Results of
+    streams name their version and arm themselves.
     """
 
     @staticmethod
