@@ -70,10 +70,9 @@ class Difference(NamedTuple):
     rows: int = 0
     """With classes."""
     same_top_rows: int = 0
-    distributions: int = 0
-    """Rows that are distributions on both sides."""
     divergence: float = 0.0
-    """The sum of their Kullback-Leibler divergences, of the candidate from stable, in nats."""
+    """The sum of the Kullback-Leibler divergences of the candidate from stable, in nats; 0 for rows that are not
+    distributions on both sides."""
 
 
 class _Form(NamedTuple):
@@ -197,21 +196,19 @@ def _largest_ratio(distances: Numbers, sizes: Numbers) -> float:
 
 def _with_rows(difference: Difference, a: Numbers, b: Numbers) -> Difference:
     same = int((a.argmax(axis=1) == b.argmax(axis=1)).sum())
-    distributions, divergence = _divergence(a, b)
     return difference._replace(
         agrees=same == len(a),
         rows=len(a),
         same_top_rows=same,
-        distributions=distributions,
-        divergence=divergence,
+        divergence=_divergence(a, b),
     )
 
 
-def _divergence(a: Numbers, b: Numbers) -> tuple[int, float]:
-    """How many rows are distributions on both sides, and the sum of D(a ‖ b) over them (Kullback, Leibler 1951)."""
+def _divergence(a: Numbers, b: Numbers) -> float:
+    """The sum of D(a ‖ b) over the rows that are distributions on both sides (Kullback, Leibler 1951)."""
     chosen = _are_distributions(a) & _are_distributions(b)
     p, q = (np.maximum(rows[chosen].astype(np.float64), LEAST_PROBABILITY) for rows in (a, b))
-    return len(p), max(0.0, float((p * np.log(p / q)).sum()))
+    return max(0.0, float((p * np.log(p / q)).sum()))
 
 
 def _are_distributions(rows: Numbers) -> NDArray[np.bool_]:

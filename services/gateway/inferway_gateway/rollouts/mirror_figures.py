@@ -28,7 +28,6 @@ class OutputTotals:
     max_relative: float = 0.0
     sum_absolute: float = 0.0
     elements: int = 0
-    distributions: int = 0
     divergence: float = 0.0
 
     def add(self, difference: Difference) -> None:
@@ -41,7 +40,6 @@ class OutputTotals:
         self.max_relative = max(self.max_relative, difference.max_relative)
         self.sum_absolute += difference.sum_absolute
         self.elements += difference.elements
-        self.distributions += difference.distributions
         self.divergence += difference.divergence
 
 

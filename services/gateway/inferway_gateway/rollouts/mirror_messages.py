@@ -38,7 +38,7 @@ def _output(name: str, totals: OutputTotals) -> rollouts_pb2.OutputFigures:
         max_absolute=totals.max_absolute,
         max_relative=totals.max_relative,
         mean_absolute=totals.sum_absolute / max(1, totals.elements),
-        mean_divergence=totals.divergence / max(1, totals.distributions),
+        mean_divergence=totals.divergence / max(1, totals.rows),
     )
 
 
