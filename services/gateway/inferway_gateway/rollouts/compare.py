@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inferway.datatypes import FLOATING, ITEM_BYTES, Datatype
 from inferway_gateway.tensors import Tensor
 
-MAX_COMPARED_BYTES = 256 * 1024
+MAX_COMPARED_BYTES = 128 * 1024
 """Of one answer; its outputs have equal parts of it."""
 SUM_TOLERANCE = 1e-3
 """A row is a distribution if nothing in it is negative and its sum is no farther from 1."""
