@@ -36,10 +36,12 @@ from inferway_gateway.metrics import GatewayMetrics
 from inferway_gateway.models import Models
 from inferway_gateway.outcomes import Outcomes
 from inferway_gateway.predictor import Predictor, PredictorOptions, Routing
+from inferway_gateway.rollouts.copier import Copier
 from inferway_gateway.rollouts.metrics import RolloutMetrics
+from inferway_gateway.rollouts.mirror import Mirrors
 from inferway_gateway.rollouts.reporter import Reporter
 from inferway_gateway.rollouts.rollouts import Rollouts
-from inferway_gateway.routing import TableRefused
+from inferway_gateway.routing import TableRefused, Version
 from inferway_gateway.sessions.sequences import SequenceLimits, Sequences
 from inferway_gateway.sessions.sessions import Sessions
 from inferway_gateway.sessions.stores import open_store
@@ -75,7 +77,8 @@ class Gateway:
         self.predictor = Predictor(
             self.routing, self.dispatcher, memory, process.clock, process.telemetry.tracer, options
         )
-        self.rollouts = Rollouts(self.routing.brake)
+        copier = Copier(asyncio.get_running_loop(), process.clock, self.dispatcher.submit, memory.admit)
+        self.rollouts = Rollouts(self.routing.brake, lambda salt: Mirrors(salt, self._version, copier))
         self.predictor.observe = self.rollouts.observe
         self.reporter = Reporter(settings.registry_target, process.boot_id, self.rollouts)
         self.rollouts.on_news = self.reporter.wake
@@ -107,6 +110,10 @@ class Gateway:
         self.dispatcher.apply(table)
         self.fleet.apply(to_addresses(snapshot))
         self.dispatcher.on_change()
+
+    def _version(self, name: str) -> Version | None:
+        """As it is now."""
+        return self.routing.table.versions.get(name)
 
 
 @asynccontextmanager

@@ -11,13 +11,16 @@ import pytest
 from inferway.datatypes import Datatype
 from inferway.errors import InferwayError, InvalidField, ModelFailed, WorkerLost
 from inferway_gateway.envelope import Envelope
-from inferway_gateway.rollouts.plan import RolloutPlan
+from inferway_gateway.lane import Flight
+from inferway_gateway.rollouts.copier import Copier
+from inferway_gateway.rollouts.mirror import Mirrors
+from inferway_gateway.rollouts.plan import MirrorPlan, RolloutPlan
 from inferway_gateway.rollouts.rollouts import Rollouts
 from inferway_gateway.rollouts.tally import ArmTally, PhaseTally
 from inferway_gateway.rollouts.trial import Trial
 from inferway_gateway.routing import Arm, Decision, Endpoint, RoutingTable
 from inferway_gateway.tensors import Answer, Tensor
-from tests.unit.gateway.builders import envelope, version
+from tests.unit.gateway.builders import FakeLoop, envelope, version
 
 ROLLOUT = "endpoints/echo/rollouts/1"
 PLAN = RolloutPlan(
@@ -44,6 +47,10 @@ FINE = answer(0.0, 0.0, 1.0, 0.0)
 BROKEN = answer(0.0, 0.0, float("nan"), 0.0)
 
 
+def _nowhere(envelope: Envelope) -> Flight:
+    raise AssertionError(envelope)  # the loop has no turns, so no copy is ever sent
+
+
 class Bed:
     """A gateway's rollouts without a gateway: time and answers come from the test."""
 
@@ -51,7 +58,11 @@ class Bed:
         self.now = 1000.0
         self.braked: list[str] = []
         self.news = 0
-        self.rollouts = Rollouts(self.braked.append, random=lambda: 0.0)
+        self.copier = Copier(FakeLoop(), lambda: self.now, _nowhere, lambda criticality: None)  # type: ignore[arg-type]
+        versions = {each.name: each for each in (version(1), version(2))}
+        self.rollouts = Rollouts(
+            self.braked.append, lambda salt: Mirrors(salt, versions.get, self.copier), random=lambda: 0.0
+        )
         self.rollouts.on_news = self._hear
         self.endpoint = self.apply(plan, weight, generation=1)
 
@@ -291,6 +302,18 @@ def test_the_registry_hears_at_once_of_other_weights_and_of_nothing_else():
     assert bed.news == 1
     bed.apply(PLAN, 1000, generation=2)
     assert (bed.news, bed.trial.generation) == (2, 2)
+
+
+def test_what_the_stable_version_answered_is_copied_to_the_candidate_if_the_plan_says_so():
+    """A shadow compares; and for callers whose version is chosen by weights there is nobody else to make copies."""
+    bed = Bed(replace(PLAN, mirror=MirrorPlan(version(2).name, 10_000, 1e-5, 1e-3)), weight=0)
+    bed.ask("v1")
+    assert bed.copier.copies == 1
+
+    bed.apply(PLAN, 0, generation=2)
+    bed.ask("v1")
+    assert bed.copier.copies == 1
+    assert [figures.mirrored_version for figures in bed.trial.mirrors.figures] == [version(2).name]
 
 
 def test_a_fault_in_counting_costs_nobody_an_answer():

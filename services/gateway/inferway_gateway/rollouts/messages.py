@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from inferway.registry.v1 import outcome_service_pb2 as wire
-from inferway_gateway.rollouts.histogram import Histogram
+from inferway_gateway.rollouts.mirror_messages import to_histogram, to_mirror_outcomes
 from inferway_gateway.rollouts.profile import Profile
 from inferway_gateway.rollouts.tally import ArmTally, PhaseTally
 from inferway_gateway.rollouts.trial import Trial
@@ -16,12 +16,6 @@ def to_report(gateway: str, trials: Iterable[Trial]) -> wire.ReportOutcomesReque
     return wire.ReportOutcomesRequest(gateway=gateway, outcomes=map(_outcomes, trials))
 
 
-def to_histogram(source: Histogram) -> wire.LatencyHistogram:
-    """Bucket by bucket."""
-    buckets = sorted(source.counts)
-    return wire.LatencyHistogram(buckets=buckets, counts=[source.counts[bucket] for bucket in buckets])
-
-
 def _outcomes(trial: Trial) -> wire.RolloutOutcomes:
     return wire.RolloutOutcomes(
         rollout=trial.plan.rollout,
@@ -29,6 +23,7 @@ def _outcomes(trial: Trial) -> wire.RolloutOutcomes:
         phases=map(_phase, trial.tally.phases),
         profile=_profile(trial.profile) if trial.plan.profiles else None,
         brake_reason=trial.brake_reason,
+        mirrors=map(to_mirror_outcomes, trial.mirrors.figures),
     )
 
 

@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Collection
 
 from inferway_gateway.envelope import Envelope, Observer
+from inferway_gateway.rollouts.mirror import Mirrors
 from inferway_gateway.rollouts.trial import Trial
 from inferway_gateway.routing import Decision, Endpoint, RoutingTable
 
@@ -16,9 +17,17 @@ _LOG = logging.getLogger(__name__)
 class Rollouts:
     """Everything happens on the event loop, in calls that return at once."""
 
-    def __init__(self, brake: Callable[[str], None], random: Callable[[], float] = random.random) -> None:
-        """`brake` is given the name of a rollout whose candidate is to get nothing here from now on."""
-        self._brake, self._random = brake, random
+    def __init__(
+        self,
+        brake: Callable[[str], None],
+        mirrors_of: Callable[[str], Mirrors],
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        """`brake` is given the name of a rollout whose candidate is to get nothing here from now on.
+
+        `mirrors_of` makes those who copy the requests of an endpoint, from its salt.
+        """
+        self._brake, self._mirrors_of, self._random = brake, mirrors_of, random
         self._trials: dict[str, Trial] = {}
         self.on_news: Callable[[], None] = lambda: None
         """Called when the registry should hear at once: of other weights, or of a brake."""
@@ -50,7 +59,8 @@ class Rollouts:
         assert plan is not None
         trial = self._trials.get(plan.rollout)
         if trial is None:
-            trial = self._trials[plan.rollout] = Trial(plan, self._stop, self._random)
+            mirrors = self._mirrors_of(endpoint.salt)
+            trial = self._trials[plan.rollout] = Trial(plan, mirrors, self._stop, self._random)
         return trial.follow(endpoint, plan)
 
     def _stop(self, trial: Trial) -> None:

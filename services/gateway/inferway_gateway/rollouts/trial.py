@@ -12,12 +12,12 @@ import logging
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 from inferway.errors import InferwayError
 from inferway_gateway.envelope import Envelope
 from inferway_gateway.rollouts.brake import why_stop
 from inferway_gateway.rollouts.faults import is_versions_fault
+from inferway_gateway.rollouts.mirror import Mirrors, Sides
 from inferway_gateway.rollouts.outputs import OutputReader
 from inferway_gateway.rollouts.plan import RolloutPlan
 from inferway_gateway.rollouts.profile import Profile
@@ -29,27 +29,20 @@ from inferway_gateway.tensors import Answer
 _LOG = logging.getLogger(__name__)
 
 
-class Copier(Protocol):
-    """Makes copies of requests for one version, and compares the answers."""
-
-    def offer(self, envelope: Envelope, outcome: Answer | InferwayError, seconds: float) -> None:
-        """A request has ended after so long; its inputs are still there. Takes a copy or not; never raises or waits."""
-
-
 class Trial:
     """See the module."""
 
-    def __init__(self, plan: RolloutPlan, on_brake: Callable[[Trial], None], random: Callable[[], float]) -> None:
+    def __init__(
+        self, plan: RolloutPlan, mirrors: Mirrors, on_brake: Callable[[Trial], None], random: Callable[[], float]
+    ) -> None:
         """Nothing was met. `on_brake` is called once, if the candidate is to get nothing from now on."""
-        self.plan = plan
+        self.plan, self.mirrors = plan, mirrors
         self._on_brake = on_brake
         self.tally = Tally()
         self.profile = Profile(random)
         self.generation = 0
         """Of the endpoint, now."""
         self.brake_reason = ""
-        self.copier: Copier | None = None
-        """Who makes copies now."""
         self.failures = 0
         """Requests that could not be counted, by a fault of this code."""
         self._edges: dict[str, tuple[float, ...]] = {}
@@ -60,11 +53,14 @@ class Trial:
         """Goes by the weights and the plan of now; returns whether the weights are others."""
         is_new = endpoint.generation != self.generation
         self.plan, self.generation = plan, endpoint.generation
+        stable, candidate = endpoint.arm(plan.stable_arm), endpoint.arm(plan.candidate_arm)
+        assert stable is not None
+        assert candidate is not None
+        self.mirrors.follow(plan.mirror, Sides(stable.version, candidate.version))
         for output, edges in plan.edges.items():
             self._edges.setdefault(output, edges)  # counts of other bins could not be added
         if is_new:
-            candidate = endpoint.arm(plan.candidate_arm)
-            self.tally.begin(endpoint.generation, candidate.weight / WHOLE if candidate else 0.0)
+            self.tally.begin(endpoint.generation, candidate.weight / WHOLE)
         return is_new
 
     def meet(self, decision: Decision, envelope: Envelope) -> _Watch | None:
@@ -155,8 +151,7 @@ class _Watch:
                 trial.failed(self, outcome)
             else:
                 trial.answered(self, envelope, outcome, seconds)
-            if trial.copier is not None:
-                trial.copier.offer(envelope, outcome, seconds)
+            trial.mirrors.offer(envelope, self.unit, outcome, seconds)
         except Exception:  # noqa: BLE001 - whatever it is, callers come first
             trial.failures += 1
             if trial.failures == 1:
