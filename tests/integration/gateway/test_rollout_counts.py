@@ -13,7 +13,8 @@ from grpc import aio
 
 from inferway.errors import ModelFailed
 from inferway.registry.v1.outcome_service_pb2 import ArmOutcomes, ReportOutcomesRequest
-from inferway.registry.v1.resources_pb2 import Endpoint, RolloutDirective
+from inferway.registry.v1.resources_pb2 import Endpoint, MirrorDirective, RolloutDirective
+from inferway.registry.v1.rollouts_pb2 import MirrorSpec
 from inferway.type.v1.tensor_pb2 import Tensor
 from inferway.worker.v1 import worker_service_pb2
 from tests.integration.gateway.conftest import Bed, gateway, settings_for
@@ -155,3 +156,22 @@ async def test_the_brake_holds_when_the_registry_sends_the_same_weights_again(be
     await bed.registry.until_reported(lambda report: report.outcomes[0].generation == 8)
 
     assert (await answers(bed, 20))[V1] == 20
+
+
+async def test_copies_are_made_compared_and_reported(bed: Bed):
+    """Before any traffic is moved, this is all that is known of a candidate."""
+    directive = RolloutDirective(
+        rollout=ROLLOUT,
+        stable_arm="v1",
+        candidate_arm="v2",
+        mirror=MirrorDirective(version=V2, mirror=MirrorSpec(sample_basis_points=10_000)),
+    )
+    await bed.publish(version(1), version(2), endpoints=[driven(0, generation=8, directive=directive)], revision=2)
+    await bed.registry.until_reported(lambda report: report.outcomes[0].generation == 8)
+    assert (await answers(bed, 20))[V1] == 20
+
+    report = await bed.registry.until_reported(lambda report: any(m.figures.pairs for m in report.outcomes[0].mirrors))
+    (mirror,) = report.outcomes[0].mirrors
+    assert mirror.figures.mirrored_version == V2
+    assert mirror.figures.agreeing == mirror.figures.pairs
+    assert report.outcomes[0].phases[-1].candidate.requests == 0

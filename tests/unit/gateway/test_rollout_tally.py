@@ -107,7 +107,7 @@ def test_the_number_of_phases_is_bounded():
     for generation in range(1000):
         tally.begin(generation, 0.1)
 
-    assert [phase.generation for phase in tally.phases] == list(range(64))
+    assert [phase.generation for phase in tally.phases] == list(range(128))
     assert tally.phase(999) is None
 
 

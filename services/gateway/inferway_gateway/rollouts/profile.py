@@ -9,6 +9,8 @@ from inferway_gateway.rollouts.histogram import Histogram
 
 MOST_VALUES = 256
 """Figures that are kept of an output."""
+MOST_OUTPUTS = 64
+"""Of all signatures together; those that come later are not sampled."""
 
 
 @dataclass(slots=True)
@@ -32,7 +34,8 @@ class Profile:
         """An answer, and the figures of its outputs by label."""
         self.latency.add(seconds)
         for label, value in figures:
-            self._sample(self.outputs.setdefault(label, OutputSample()), value)
+            if label in self.outputs or len(self.outputs) < MOST_OUTPUTS:
+                self._sample(self.outputs.setdefault(label, OutputSample()), value)
 
     def _sample(self, sample: OutputSample, value: float) -> None:
         """J. S. Vitter, "Random sampling with a reservoir", ACM Transactions on Mathematical Software 1985: R."""

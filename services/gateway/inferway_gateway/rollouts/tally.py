@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from inferway_gateway.rollouts.histogram import Histogram
 
 MOST_UNITS = 200_000
-"""Units that are remembered. Those that come later are not counted at all, whichever arm they get: that costs power,
-and misleads nobody."""
-MOST_PHASES = 64
-"""Settings of the weights that are counted; a rollout has a dozen."""
+"""Units that are remembered, in some 35 MiB. Those that come later are not counted at all, whichever arm they get: that
+costs power, and misleads nobody."""
+MOST_PHASES = 128
+"""Settings of the weights that are counted; a rollout has at most a hundred steps."""
 ERROR, ABOVE_P95, ABOVE_P99, SCHEMA = "error", "above_p95", "above_p99", "schema"
 """Kinds of events, of which a unit has each once. An error is counted under its reason."""
 
