@@ -129,5 +129,6 @@ class Controls:
     async def set_policy(self, *, migrates: bool) -> None:
         """Tells the endpoint what open streams do. Raises the registry's errors."""
         policy = resources_pb2.STREAM_POLICY_MIGRATE if migrates else resources_pb2.STREAM_POLICY_FINISH
-        await self._registry.set_stream_policy(await self._registry.endpoint(ENDPOINT), policy)
+        endpoint = await self._registry.endpoint(ENDPOINT)
+        await self._registry.set_endpoint(endpoint, automatic=endpoint.automatic, streams=policy)
         self.migrates = migrates

@@ -44,6 +44,20 @@ def synthesise(signature: Signature, rows: int, generator: np.random.Generator) 
     return {spec.name: _synthetic(spec, rows, generator) for spec in signature.inputs}
 
 
+def batches_of(inputs: dict[str, Array], rows: int) -> list[dict[str, Array]]:
+    """The inputs cut into requests of `rows` rows each; what is left over at the end is not sent.
+
+    Raises CommandError if they have fewer rows, different numbers of them, or none at all.
+    """
+    if any(array.ndim == 0 for array in inputs.values()):
+        raise CommandError("--input has no rows that could be sent one after another")
+    count = min(len(array) for array in inputs.values())
+    if count < rows or any(len(array) != count for array in inputs.values()):
+        raise CommandError(f"every --input must have the same number of rows, at least {rows}")
+    starts = range(0, count - rows + 1, rows)
+    return [{name: array[start : start + rows] for name, array in inputs.items()} for start in starts]
+
+
 def _read_values(name: str, text: str) -> Any:
     try:
         if not text.startswith("@"):

@@ -10,9 +10,10 @@ import pytest
 import typer
 
 from inferway.datatypes import Datatype
-from inferway_cli.inputs import read_inputs, synthesise
+from inferway_cli.console import CommandError
+from inferway_cli.inputs import batches_of, read_inputs, synthesise
 from inferway_cli.signatures import Signature, TensorSpec
-from inferway_client.tensors import datatype_of, dtype_of
+from inferway_client.tensors import Array, datatype_of, dtype_of
 
 
 @pytest.mark.parametrize("datatype", list(Datatype))
@@ -63,3 +64,18 @@ def test_a_pickle_is_not_read(tmp_path: Path):
     signature = Signature((TensorSpec("x", Datatype.FP32, (-1, 2)),), ())
     with pytest.raises(typer.BadParameter, match="neither JSON"):
         read_inputs([f"x=@{tmp_path / 'x.npy'}"], signature)
+
+
+def test_rows_of_a_file_are_sent_in_turn():
+    """Traffic for a rollout must look like that of users; made-up noise is answered by chance."""
+    batches = batches_of({"x": np.arange(5), "y": np.arange(10).reshape(5, 2)}, 2)
+
+    assert [batch["x"].tolist() for batch in batches] == [[0, 1], [2, 3]]
+    assert batches[1]["y"].tolist() == [[4, 5], [6, 7]]
+
+
+@pytest.mark.parametrize("inputs", [{"x": np.arange(1)}, {"x": np.arange(4), "y": np.arange(3)}, {"x": np.array(1)}])
+def test_inputs_that_cannot_be_cut_into_rows_are_refused(inputs: dict[str, Array]):
+    """Before any traffic."""
+    with pytest.raises(CommandError, match="--input"):
+        batches_of(inputs, 2)

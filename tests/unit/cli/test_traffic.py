@@ -50,7 +50,8 @@ async def test_predict_can_be_traced(inferway: Inferway, gateway: FakeGateway):
 
 async def test_load_counts_answers_and_reports_them(inferway: Inferway):
     """The traffic generator of every tutorial."""
-    for options in ((), ("--stream",), ("--rate", "100"), ("--rate", "100", "--stream")):
+    two_rows = "x=[[0, 0, 0], [1, 1, 1]]"
+    for options in ((), ("--stream",), ("--rate", "100"), ("--rate", "100", "--stream"), ("--input", two_rows)):
         done = await inferway("load", "affine", "--seconds", "0.5", "--rows", "2", "--json", *options)
         assert done.code == 0, done.stderr
         summary = json.loads(done.stdout)

@@ -13,7 +13,7 @@ import typer
 
 from inferway_cli.addresses import DEFAULT_GATEWAY, GatewayOption, TimeoutOption, parse_version
 from inferway_cli.console import CommandError, JsonFlag, err, note, out, print_json, run
-from inferway_cli.inputs import read_inputs, synthesise
+from inferway_cli.inputs import batches_of, read_inputs, synthesise
 from inferway_cli.load import Load, Plan
 from inferway_cli.load_view import summary_table, watch
 from inferway_cli.signatures import fetch_signature
@@ -76,13 +76,17 @@ def load(
     seconds: Annotated[float, typer.Option(min=0.0, help="How long; 0: until Ctrl-C.")] = 10.0,
     stream: Annotated[bool, typer.Option("--stream", help="One bidirectional stream instead of calls.")] = False,
     rows: Annotated[int, typer.Option(min=1, help="Rows in each request.")] = 1,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", "-i", metavar="NAME=VALUE", help="JSON or @file, as predict takes; its rows in turn."),
+    ] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", "-c", min=1, help="Callers, or items in flight.")] = 8,
     version: VersionOption = None,
     gateway: GatewayOption = DEFAULT_GATEWAY,
     timeout: TimeoutOption = 10.0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make traffic with made-up inputs, and watch rate, latency and errors.
+    """Make traffic, and watch rate, latency and errors. Without --input the inputs are made up.
 
     With --rate requests start on schedule, and latency counts from then: a slow
     server cannot hide its queue.
@@ -90,16 +94,18 @@ def load(
     Examples:
         inferway load digits --seconds 30
         inferway load digits --rate 200 --stream
+        inferway load digits --rate 100 --seconds 0 --input image=@images.npy
         inferway load digits -c 64 --json
     """
 
     async def act() -> Load:
         signature = await fetch_signature(gateway, name, parse_version(version), timeout)
         generator = np.random.default_rng(SEED)
+        made_up = (synthesise(signature, rows, generator) for _ in range(SYNTHETIC_BATCHES))
         plan = Plan(
             endpoint=name,
             version=parse_version(version),
-            inputs=[synthesise(signature, rows, generator) for _ in range(SYNTHETIC_BATCHES)],
+            inputs=batches_of(read_inputs(inputs, signature), rows) if inputs else list(made_up),
             rows=rows,
             rate=rate,
             seconds=seconds,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +29,30 @@ SEED = 7
 def main(directory: Path) -> None:
     """Trains, measures, writes."""
     keras.utils.set_random_seed(SEED)
+    train_x, test_x, train_y, test_y = read_digits()
+    network = make_network()
+    network.fit(train_x, train_y, batch_size=BATCH_ROWS, epochs=EPOCHS, verbose=0, callbacks=[_progress()])
+    accuracy = float(np.mean(network.predict(test_x, verbose=0).argmax(axis=1) == test_y))
+    export(network, lambda image: network(image, training=False), directory / "model")
+    np.savez(directory / "held_out.npz", images=test_x, labels=test_y.astype(np.int64))
+    _print({"accuracy": accuracy, "trained_on": len(train_x), "held_out": len(test_x)})
+
+
+def read_digits() -> tuple[Any, Any, Any, Any]:
+    """Images to train on, images held out, and the labels of both."""
     digits = load_digits()
     images = (digits.data / BRIGHTEST).astype(np.float32)
     train_x, test_x, train_y, test_y = train_test_split(
         images, digits.target, test_size=HELD_OUT_SHARE, random_state=SEED, stratify=digits.target
     )
-    network = _network()
-    network.fit(train_x, train_y, batch_size=BATCH_ROWS, epochs=EPOCHS, verbose=0, callbacks=[_progress()])
-    accuracy = float(np.mean(network.predict(test_x, verbose=0).argmax(axis=1) == test_y))
-    _export(network, directory / "model")
-    np.savez(directory / "held_out.npz", images=test_x, labels=test_y.astype(np.int64))
-    _print({"accuracy": accuracy, "trained_on": len(train_x), "held_out": len(test_x)})
+    return train_x, test_x, train_y, test_y
 
 
-def _export(network: Any, path: Path) -> None:
-    """Writes the SavedModel, with names of its own for what goes in and comes out."""
+def export(network: Any, answer: Callable[[Any], Any], path: Path) -> None:
+    """Writes the SavedModel, with names of its own for what goes in and comes out; `answer` gives probabilities."""
 
     def serve(image: Any) -> dict[str, Any]:
-        probabilities = network(image, training=False)
+        probabilities = answer(image)
         return {"probabilities": probabilities, "label": tf.argmax(probabilities, axis=1)}
 
     archive = keras.export.ExportArchive()
@@ -54,7 +61,8 @@ def _export(network: Any, path: Path) -> None:
     archive.write_out(path, verbose=False)
 
 
-def _network() -> Any:
+def make_network() -> Any:
+    """Two layers, not trained yet."""
     network = keras.Sequential(
         [
             keras.layers.Input((64,)),
