@@ -46,6 +46,8 @@ async def test_a_traced_request_has_spans_for_admission_and_queue_and_reaches_th
     }
     assert server_span.attributes is not None
     assert server_span.attributes["inferway.model_version"] == "models/echo/versions/1"
+    decision = [server_span.attributes[f"inferway.{name}"] for name in ("arm", "generation", "propensity")]
+    assert decision == ["v1", 7, 10_000]
     assert worker.received[0].traceparent == ""
     assert worker.received[1].traceparent == f"00-{TRACE}-{server_span.context.span_id:016x}-01"
 
