@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 
 from inferway.datatypes import Datatype
 from inferway.errors import InferwayError
+from inferway_chassis.clock import Clock
 from inferway_gateway.envelope import Envelope
 from inferway_gateway.lane import Flight, Lane
 from inferway_gateway.rollouts.copier import PAUSE_SECONDS, Copier
@@ -18,7 +20,7 @@ from inferway_gateway.routing import Version
 from inferway_gateway.tensors import Answer, Tensor, WorkerTiming
 from inferway_gateway.workers import Worker
 from tests.unit.gateway.bench import V1, Bench
-from tests.unit.gateway.builders import envelope, lane, version
+from tests.unit.gateway.builders import FakeLoop, envelope, lane, version
 
 V2 = "models/echo/versions/2"
 SIDES = Sides(stable=V1, candidate=V2)
@@ -41,6 +43,16 @@ def answered(*values: float) -> Answered:
     return Answered((Tensor("y", Datatype.FP32, (1, len(values)), np.array(values, "<f4").tobytes()),))
 
 
+def copier(
+    submit: Callable[[Envelope], Flight],
+    admit: Callable[[int], None] = lambda criticality: None,
+    clock: Clock = lambda: 0.0,
+    loop: FakeLoop | None = None,
+) -> Copier:
+    """One that finds room unless `admit` raises, on a loop that turns when a test says so."""
+    return Copier(loop or FakeLoop(), clock, submit, admit)  # type: ignore[arg-type]
+
+
 class MirrorBench(Bench):
     """Version 1 has users, version 2 is theirs, too, if a test says so; whoever did not answer gets a copy."""
 
@@ -51,7 +63,7 @@ class MirrorBench(Bench):
         self.admitted: list[int] = []
         self.sent: list[Envelope] = []
         """Copies, also those that were refused."""
-        self.copier = Copier(self.loop, lambda: self.now, self._submit, self.admitted.append)
+        self.copier = copier(self._submit, self.admitted.append, lambda: self.now, self.loop)
         self.mirrors = Mirrors(salt, self.versions.get, self.copier)
         self.mirrors.follow(mirror or plan(), SIDES)
         self.unit = ""

@@ -20,7 +20,7 @@ from inferway.errors import (
 )
 from inferway_gateway.envelope import Envelope
 from inferway_gateway.lane import Flight
-from inferway_gateway.rollouts.copier import MAX_BYTES, MAX_COPIES, PAUSE_SECONDS, TURN_SECONDS, Copier, CopyObserver
+from inferway_gateway.rollouts.copier import MAX_BYTES, MAX_COPIES, PAUSE_SECONDS, TURN_SECONDS, CopyObserver
 from inferway_gateway.rollouts.mirror import SHADOW
 from inferway_gateway.routing import bucket_of
 from inferway_gateway.signature import Signature, TensorSpec
@@ -28,7 +28,7 @@ from inferway_gateway.state import StatePlan, StateSpec
 from inferway_gateway.tensors import Answer
 from tests.unit.gateway.bench import V1
 from tests.unit.gateway.builders import ECHO, FakeLoop, envelope, version
-from tests.unit.gateway.mirror_bench import SIDES, V2, MirrorBench, answered, plan
+from tests.unit.gateway.mirror_bench import SIDES, V2, MirrorBench, answered, copier, plan
 
 FINE = answered(0.1, 0.9)
 BROKEN = ModelFailed("broken here")
@@ -227,14 +227,13 @@ async def test_a_copy_that_is_shed_is_dropped_and_no_error() -> None:
 
 async def test_copies_are_dropped_while_memory_is_short() -> None:
     """Users' requests have it first."""
-    bench = MirrorBench()
 
     def refuse(criticality: int) -> None:
         raise MemoryPressure(f"none for {criticality}")
 
-    bench.copier = Copier(bench.loop, lambda: bench.now, bench.dispatcher.submit, refuse)
-    assert not bench.copier.take(_Copy(1), 4)
-    assert bench.copier.copies == 0
+    full = copier(_unsent, refuse)
+    assert not full.take(_Copy(1), 4)
+    assert full.copies == 0
 
 
 async def test_so_many_copies_are_kept_and_newer_ones_dropped() -> None:
@@ -256,13 +255,13 @@ async def test_so_many_copies_are_kept_and_newer_ones_dropped() -> None:
 
 async def test_so_many_bytes_are_kept_and_no_more() -> None:
     """A thousand copies of images would be gigabytes."""
-    copier = Copier(FakeLoop(), lambda: 0.0, _unsent, lambda _: None)
+    idle = copier(_unsent)
     large = MAX_BYTES // 4 + 1
-    taken = [copier.take(_Copy(large), 4) for _ in range(5)]
+    taken = [idle.take(_Copy(large), 4) for _ in range(5)]
 
     assert taken == [True, True, True, False, False]
-    assert copier.byte_count == 3 * large
-    assert copier.take(_Copy(large - 10), 4), "a smaller one still fits"
+    assert idle.byte_count == 3 * large
+    assert idle.take(_Copy(large - 10), 4), "a smaller one still fits"
 
 
 async def test_both_answers_are_counted_into_the_bytes() -> None:
@@ -332,16 +331,15 @@ async def test_figures_go_on_when_the_plan_comes_back() -> None:
 
 async def test_a_turn_takes_little_time_and_the_rest_waits_for_the_next() -> None:
     """A user's answer may be next in the event loop, whatever copies have piled up."""
-    clock = _Clock(TURN_SECONDS * 0.4)
     loop, sent = FakeLoop(), list[Envelope]()
 
     def submit(copy: Envelope) -> Flight:
         sent.append(copy)
         return Flight(copy, loop.create_future())
 
-    copier = Copier(loop, clock, submit, lambda _: None)
+    busy = copier(submit, clock=_Clock(TURN_SECONDS * 0.4), loop=loop)
     for _ in range(10):
-        copier.take(_Copy(1), 4)
+        busy.take(_Copy(1), 4)
     loop.timers[0].fire()
 
     assert 0 < len(sent) < 4
@@ -351,18 +349,18 @@ async def test_a_turn_takes_little_time_and_the_rest_waits_for_the_next() -> Non
 async def test_a_pair_that_cannot_be_compared_stops_nobody_else() -> None:
     """Whatever a worker answers, the next copy is sent."""
     loop = FakeLoop()
-    copier = Copier(loop, lambda: 0.0, _unsent, lambda _: None)
+    one = copier(_unsent, loop=loop)
     bad, good = _Copy(1, fails=True), _Copy(1)
     for copy in (bad, good):
-        copier.take(copy, 4)
-        copier.answered(copy, FINE, 0.1)
+        one.take(copy, 4)
+        one.answered(copy, FINE, 0.1)
     with pytest.raises(ZeroDivisionError):
         loop.timers[0].fire()
     with pytest.raises(LookupError):
         loop.timers[1].fire()
 
     assert good.compared == [0.1]
-    assert copier.copies == 0, "the one that failed leaves its room, too"
+    assert one.copies == 0, "the one that failed leaves its room, too"
 
 
 class _Clock:

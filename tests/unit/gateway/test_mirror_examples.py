@@ -12,7 +12,8 @@ from inferway_gateway.rollouts.examples import MAX_EXAMPLES, Examples, Subject, 
 from inferway_gateway.rollouts.mirror_messages import to_mirror_outcomes
 from inferway_gateway.rollouts.plan import ExamplePolicy
 from inferway_gateway.tensors import Tensor
-from tests.unit.gateway.mirror_bench import V1, V2, MirrorBench, answered, plan
+from tests.unit.gateway.bench import V1
+from tests.unit.gateway.mirror_bench import V2, MirrorBench, answered, plan
 
 
 def subject(prediction_id: str = "p") -> Subject:
