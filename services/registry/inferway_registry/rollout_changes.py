@@ -126,7 +126,7 @@ async def _store(change: Change, before: Rollout, after: Rollout) -> Rollout:
 
 async def _forget_old(change: Change, endpoint: str) -> None:
     kept = await change.rows.rollout_numbers(endpoint)
-    for number in kept[: max(0, len(kept) - MAX_ENDED)]:
+    for number in kept[: -MAX_ENDED - 1]:
         await endpoints.delete_rollout(change, endpoint, number)
 
 
