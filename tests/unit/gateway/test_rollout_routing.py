@@ -10,7 +10,7 @@ from inferway_gateway.matching import Headers, MatchRule
 from inferway_gateway.predictor import Routing
 from inferway_gateway.rollouts.plan import MirrorPlan, RolloutPlan
 from inferway_gateway.routing import Arm, Endpoint, RoutingTable, Selector, TableRefused
-from inferway_gateway.stream_route import Pins
+from inferway_gateway.stream_route import Pins, StreamRoute
 from tests.unit.gateway.builders import version
 
 V1, V2 = version(1), version(2)
@@ -113,6 +113,16 @@ def test_a_brake_takes_everything_from_the_candidate_at_once() -> None:
     assert arms_of(routing) == arms_of(routing, (("x-ring", "testers"),)) == {"v1"}
     assert routing.table.endpoint("echo").generation == 3
     assert routing.table.endpoint("echo").braked
+
+
+def test_open_streams_leave_a_candidate_that_was_braked() -> None:
+    """They may last for hours."""
+    routing = following(endpoint(10_000))
+    route = StreamRoute(ECHO, "u", routing.table, routing.pins)
+    before = route.decide(routing.table, 0.0).arm
+    routing.brake(ROLLOUT)
+
+    assert (before, route.decide(routing.table, 0.0).arm) == ("v2", "v1")
 
 
 def test_a_brake_holds_after_a_switch_too() -> None:
