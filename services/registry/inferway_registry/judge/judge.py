@@ -60,10 +60,10 @@ _ORDER = (Verdict.HARM, Verdict.MISMATCH, Verdict.NO_DATA)
 """The first of these that is found decides."""
 _MEANING = {
     Verdict.CONTINUE: "No harm so far.",
-    Verdict.HARM: "The canary does harm.",
+    Verdict.HARM: "The candidate does harm.",
     Verdict.MISMATCH: "Units do not reach the arms as assigned.",
     Verdict.NO_DATA: "Too little was seen.",
-    Verdict.SAFE: "The canary is proven safe.",
+    Verdict.SAFE: "The candidate is proven safe.",
 }
 
 
@@ -112,8 +112,8 @@ def _finding(plan: Plan, metric: Metric, phases: Sequence[Phase]) -> Finding:
 
 
 def _rate(plan: Plan, metric: Rate, phases: Sequence[Phase]) -> Finding:
-    arms = ((phase.share, phase.canary.events, phase.stable.events) for phase in phases)
-    tallies = [(share, _events(metric, canary), _events(metric, stable)) for share, canary, stable in arms]
+    arms = ((_share(metric, phase), phase.canary.events, phase.stable.events) for phase in phases)
+    tallies = [(share, _sum(metric.kinds, canary), _sum(metric.kinds, stable)) for share, canary, stable in arms]
     harm, threshold = ratio.log_e(tallies, metric.margin, ratio.ABOVE), -log(metric.alpha)
     if harm >= threshold:
         return Finding(metric.name, Verdict.HARM, harm, threshold, wording.events(metric, tallies, harm, threshold))
@@ -127,14 +127,27 @@ def _rate(plan: Plan, metric: Rate, phases: Sequence[Phase]) -> Finding:
     return Finding(metric.name, Verdict.CONTINUE, harm, threshold, wording.events(metric, tallies, harm, threshold))
 
 
-def _events(metric: Rate, events: Mapping[str, int]) -> int:
-    return sum(events.get(kind, 0) for kind in metric.kinds)
+def _sum(kinds: Iterable[str], events: Mapping[str, int]) -> int:
+    return sum(events.get(kind, 0) for kind in kinds)
+
+
+def _share(metric: Rate, phase: Phase) -> float:
+    """The canary's, of the units that could have the event."""
+    if not metric.without:
+        return phase.share
+    canary, stable = (1 - _frequency(metric.without, arm) for arm in (phase.canary, phase.stable))
+    both = phase.share * canary + (1 - phase.share) * stable
+    return phase.share * canary / both if both > 0 else 0.0
+
+
+def _frequency(kinds: Iterable[str], arm: Counts) -> float:
+    return min(1.0, _sum(kinds, arm.events) / max(1, arm.units))
 
 
 def _stable_share(metric: Rate, phases: Sequence[Phase]) -> float:
     """Of the stable arm's units under the weights in force, how many had the event."""
     stable = phases[-1].stable if phases else Counts()
-    return _events(metric, stable.events) / max(1, stable.units)
+    return _frequency(metric.kinds, stable)
 
 
 def _drift(plan: Plan, metric: Drift, phases: Sequence[Phase]) -> Finding:
@@ -152,14 +165,24 @@ def _drift(plan: Plan, metric: Drift, phases: Sequence[Phase]) -> Finding:
 
 
 def _bins(name: str, phases: Sequence[Phase]) -> list[list[ratio.Tally]]:
-    """For each bin the tallies of all phases. Raises InvalidField if arms or phases have different bins."""
+    """For each bin the tallies of all phases. Raises InvalidField if arms or phases have different bins.
+
+    The share is that of the outputs that were seen, not of the units: how many units get an answer at all is no matter
+    of what it is. That makes evidence a little less than it might be, as a shifted bin is among those that it is
+    compared with.
+    """
     rows = [(phase.share, phase.canary.bins.get(name, ()), phase.stable.bins.get(name, ())) for phase in phases]
     count = max((len(counts) for _, *arms in rows for counts in arms), default=0)
     if any(counts and len(counts) != count for _, *arms in rows for counts in arms):
         raise InvalidField.at(f"bins[{name}]", "the arms have different numbers of bins")
     none = (0,) * count
-    filled = [(share, canary or none, stable or none) for share, canary, stable in rows]
+    filled = [(_seen_share(*row), row[1] or none, row[2] or none) for row in rows]
     return [[(share, canary[number], stable[number]) for share, canary, stable in filled] for number in range(count)]
+
+
+def _seen_share(share: float, canary: Sequence[int], stable: Sequence[int]) -> float:
+    both = sum(canary) + sum(stable)
+    return sum(canary) / both if both and 0 < share < 1 else 0.0
 
 
 def _balance(plan: Plan, phases: Sequence[Phase]) -> Finding:

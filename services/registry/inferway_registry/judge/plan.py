@@ -26,6 +26,9 @@ class Rate:
     """Harm is more than so many times the stable arm's frequency. At 1 the canary may not be worse at all."""
     not_inferior: float | None = None
     """If set, the canary is safe once it is proven to have less than so many times the stable arm's."""
+    without: tuple[str, ...] = ()
+    """Kinds of events after which a unit cannot have this one: one that got an error got no answer, slow or not. They
+    are taken out of both arms, or a stable arm that fails would make a sound canary look slow."""
     most_stable_share: float | None = None
     """If more of the stable arm's units than this have the event, nothing can be said. None: there is no limit."""
 
@@ -93,8 +96,8 @@ def standard(error_kinds: Sequence[str], outputs: Sequence[str] = (), min_units:
     """
     rates = (
         Rate("errors", tuple(error_kinds), 0.02, most_stable_share=0.5),
-        Rate("answers slower than the p95 before", ("above_p95",), 0.01, 1.25),
-        Rate("answers slower than the p99 before", ("above_p99",), 0.01, 1.5),
-        Rate("answers that break the schema", ("schema",), 0.005),
+        Rate("answers slower than the p95 before", ("above_p95",), 0.01, 1.25, without=tuple(error_kinds)),
+        Rate("answers slower than the p99 before", ("above_p99",), 0.01, 1.5, without=tuple(error_kinds)),
+        Rate("answers that break the schema", ("schema",), 0.005, without=tuple(error_kinds)),
     )
     return Plan(rates + tuple(Drift(name, 0.005 / len(outputs)) for name in outputs), min_units=min_units)

@@ -13,6 +13,8 @@ _PLAIN_ODDS = 1e6
 
 def events(metric: Rate, tallies: Sequence[Tally], log_e: float, threshold: float) -> str:
     """On a metric that may be harmed."""
+    if not any(canary or stable for _, canary, stable in tallies):
+        return f"{metric.name}: none so far."
     harm = "harm" if metric.margin == 1 else f"more than {metric.margin:g} times as many as on the stable arm"
     return f"{metric.name}: {_had(tallies)}; evidence of {harm} is {_odds(log_e)}, {_odds(threshold)} would be enough."
 
@@ -47,7 +49,7 @@ def alike(metric: Drift, log_e: float, threshold: float) -> str:
 
 def few_outputs(metric: Drift, canary: int, needed: int) -> str:
     """On an output that cannot be compared yet."""
-    return f"{metric.name}: {canary:,} outputs of the canary were seen, {needed:,} are needed."
+    return f"{metric.name}: {canary:,} outputs of the candidate were seen, {needed:,} are needed."
 
 
 def split(arrivals: Sequence[Tally], log_e: float, threshold: float) -> str:
@@ -59,14 +61,14 @@ def units(canary: int, needed: int, *, silent: bool) -> str:
     """On how much was seen."""
     if silent:
         return "units: the stable arm has met nobody under these weights, so there is nothing to compare with."
-    return f"units: the canary has met {canary:,} of the {needed:,} units needed under these weights."
+    return f"units: the candidate has met {canary:,} of the {needed:,} units needed under these weights."
 
 
 def _had(tallies: Sequence[Tally]) -> str:
     canary = sum(tally[1] for tally in tallies)
     total = sum(tally[1] + tally[2] for tally in tallies)
     expected = sum(share * (one + other) for share, one, other in tallies)
-    return f"the canary had {canary:,} of {total:,}, its share would be {expected:,.1f}"
+    return f"the candidate had {canary:,} of {total:,}, its share would be {expected:,.1f}"
 
 
 def _odds(log_e: float) -> str:

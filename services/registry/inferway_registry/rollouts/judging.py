@@ -33,17 +33,17 @@ def plan_of(rollout: Rollout, facts: Facts) -> Plan:
     """
     judging, thresholds = rollout.spec.judging, rollout.thresholds or Thresholds()
     alpha = judging.alpha
-    proof = judging.errors_not_inferior
+    proof, errors = judging.errors_not_inferior, _error_kinds(facts)
     metrics: list[Rate | Drift] = [
-        Rate("errors", _error_kinds(facts), alpha * _ERRORS, judging.error_margin, proof, most_stable_share=0.5),
-        Rate("answers that break the schema", (SCHEMA,), alpha * _SCHEMA),
+        Rate("errors", errors, alpha * _ERRORS, judging.error_margin, proof, most_stable_share=0.5),
+        Rate("answers that break the schema", (SCHEMA,), alpha * _SCHEMA, without=errors),
     ]
     if thresholds.p95_us:
-        slow = ("answers slower than the p95 before", (ABOVE_P95,))
-        metrics.append(Rate(*slow, alpha * _P95, judging.p95_margin))
+        name, part = "answers slower than the p95 before", alpha * _P95
+        metrics.append(Rate(name, (ABOVE_P95,), part, judging.p95_margin, without=errors))
     if thresholds.p99_us:
-        slow = ("answers slower than the p99 before", (ABOVE_P99,))
-        metrics.append(Rate(*slow, alpha * _P99, judging.p99_margin))
+        name, part = "answers slower than the p99 before", alpha * _P99
+        metrics.append(Rate(name, (ABOVE_P99,), part, judging.p99_margin, without=errors))
     if judging.output_margin:
         outputs = sorted(thresholds.edges)
         metrics += [Drift(name, alpha * _OUTPUTS / len(outputs), judging.output_margin) for name in outputs]

@@ -74,7 +74,7 @@ def _pairs(rollout: Rollout, facts: Facts, mirror: Mirror, needed: int) -> str:
     if not pairs.pairs:
         return f"{seen})"
     lower, upper = agreement.bounds(pairs.pairs, pairs.agreeing)
-    return f"{seen}; between {lower:.1%} and {upper:.1%} agree, {mirror.min_agreement:.4g} is asked for)"
+    return f"{seen}; {words.between(lower, upper)} agree, {mirror.min_agreement * 100:g} % are asked for)"
 
 
 def _baking(rollout: Rollout, facts: Facts) -> str:

@@ -27,6 +27,11 @@ def percent(basis_points: int) -> str:
     return f"{basis_points / (FULL_WEIGHT // 100):g} %"
 
 
+def between(lower: float, upper: float) -> str:
+    """`between 96.9 % and 100.0 %`, of two shares."""
+    return f"between {lower * 100:.1f} % and {upper * 100:.1f} %"
+
+
 def span(seconds: float) -> str:
     """`45 s`, `3 min 20 s`, `2 h 5 min`; rounded up, so that nothing happens later than was said."""
     whole = max(0, ceil(seconds))
@@ -161,8 +166,8 @@ def agreement(pairs: Pairs, mirror: Mirror) -> str:
     """How many pairs agree, and how sure that is."""
     lower, upper = confidence.bounds(pairs.pairs, pairs.agreeing)
     return (
-        f"{pairs.agreeing:,} of {pairs.pairs:,} pairs agree: between {lower:.1%} and {upper:.1%} do, with 95 % "
-        f"confidence; {mirror.min_agreement:.4g} is asked for."
+        f"{pairs.agreeing:,} of {pairs.pairs:,} pairs agree: {between(lower, upper)} do, with 95 % confidence; "
+        f"{mirror.min_agreement * 100:g} % are asked for."
     )
 
 

@@ -8,7 +8,7 @@ from math import log
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferway.errors import InvalidField
@@ -46,7 +46,7 @@ def test_errors_of_all_kinds_add_up_to_harm(kinds: dict[str, int]):
     judgement = judge(PLAN, [replace(QUIET, canary=met(1000, **kinds))])
     assert judgement.verdict is Verdict.HARM
     assert judgement.sentence == (
-        "The canary does harm. errors: the canary had 30 of 75, its share would be 7.5; "
+        "The candidate does harm. errors: the candidate had 30 of 75, its share would be 7.5; "
         "evidence of harm is 10^9 to 1, 50 to 1 would be enough."
     )
     found = named(judgement, "errors")
@@ -96,14 +96,30 @@ def test_slow_answers_have_a_margin(canary: int, verdict: Verdict):
     assert judge(PLAN, [phase]).verdict is verdict
 
 
+@pytest.mark.parametrize("failing", [9000, 4500, 2700], ids=["all fail", "half", "a third"])
+def test_a_stable_arm_that_fails_does_not_make_a_sound_canary_slow_or_strange(failing: int):
+    """Units that got an error got no answer: fewer slow ones, fewer of every output. That is no credit to them."""
+    answered = 9000 - failing
+    bins = (answered // 4,) * 4
+    events = {"INTERNAL": failing, "above_p95": answered // 20, "above_p99": answered // 100, "schema": answered // 100}
+    stable = Counts(9000, 9000, events, {"scores": bins})
+    canary = met(1000, above_p95=50, above_p99=10, schema=10)
+    assert judge(PLAN, [Phase(0.1, stable, canary)]).verdict in {Verdict.NO_DATA, Verdict.CONTINUE}
+
+
+def test_a_metric_without_events_says_so():
+    """Odds of nothing mean nothing to people."""
+    judgement = judge(ERRORS, [Phase(0.1, met(9000), met(1000))])
+    assert judgement.sentence == "No harm so far. errors: none so far."
+
+
 def test_shifted_outputs_are_harm_and_the_bin_is_named():
     """A pipeline that feeds the model wrong fails no request."""
     phase = Phase(0.1, met(9000), met(1000, (250, 60, 440, 250)))
     judgement = judge(PLAN, [phase])
     assert judgement.verdict is Verdict.HARM
-    assert (
-        "scores: outputs differ between the arms, most in bin 1, where the canary had 60 of 2,310" in judgement.sentence
-    )
+    words = "scores: outputs differ between the arms, most in bin 1, where the candidate had 60 of 2,310"
+    assert words in judgement.sentence
 
 
 def test_a_wrong_split_pauses_and_does_not_roll_back():
@@ -111,7 +127,7 @@ def test_a_wrong_split_pauses_and_does_not_roll_back():
     judgement = judge(PLAN, [Phase(0.1, met(8000, INTERNAL=800), met(2000, INTERNAL=200))])
     assert judgement.verdict is Verdict.MISMATCH
     assert judgement.sentence.startswith(
-        "Units do not reach the arms as assigned. split: the canary had 2,000 of 10,000"
+        "Units do not reach the arms as assigned. split: the candidate had 2,000 of 10,000"
     )
 
 
@@ -151,6 +167,7 @@ COUNTS = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(COUNTS, COUNTS), min_size=1, max_size=6), st.randoms(use_true_random=False))
 def test_order_and_gateways_do_not_matter(increments: list[tuple[Counts, Counts]], chance: Random):
     """Sums decide: counts of two gateways, or of one second in another order, come to the same judgement."""
