@@ -50,7 +50,7 @@ class OutcomeServiceServicer(object):
         """Tells what a gateway has counted for the rollouts in its routing snapshot. Counts are cumulative since the gateway
         first saw the rollout, so a report that is lost or repeated does no harm. Sent every second, and at once by a brake.
 
-        Errors: INVALID_FIELD, STORE_UNAVAILABLE.
+        Errors: INVALID_FIELD, INVALID_NAME, STORE_UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -20,7 +20,7 @@ class OutcomeServiceStub:
     """Tells what a gateway has counted for the rollouts in its routing snapshot. Counts are cumulative since the gateway
     first saw the rollout, so a report that is lost or repeated does no harm. Sent every second, and at once by a brake.
 
-    Errors: INVALID_FIELD, STORE_UNAVAILABLE.
+    Errors: INVALID_FIELD, INVALID_NAME, STORE_UNAVAILABLE.
     """
 
 class OutcomeServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -35,7 +35,7 @@ class OutcomeServiceServicer(metaclass=_abc_1.ABCMeta):
         """Tells what a gateway has counted for the rollouts in its routing snapshot. Counts are cumulative since the gateway
         first saw the rollout, so a report that is lost or repeated does no harm. Sent every second, and at once by a brake.
 
-        Errors: INVALID_FIELD, STORE_UNAVAILABLE.
+        Errors: INVALID_FIELD, INVALID_NAME, STORE_UNAVAILABLE.
         """
 
 def add_OutcomeServiceServicer_to_server(servicer: OutcomeServiceServicer, server: _aio.Server) -> None: ...

@@ -787,7 +787,7 @@ class ArmFigures(_message.Message):
     version: _builtins.str
     """The version."""
     units: _builtins.int
-    """Distinct units."""
+    """Distinct units, counted anew with each setting of the weights."""
     requests: _builtins.int
     """Requests that ended."""
     @_builtins.property
