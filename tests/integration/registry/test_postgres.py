@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
+from sqlalchemy.exc import IntegrityError
 
 from inferway.registry.v1.resources_pb2 import STREAM_POLICY_MIGRATE, Endpoint, VersionConfig, VersionPolicy
 from inferway_chassis.addresses import SettingsRefused
@@ -17,6 +20,8 @@ from tests.integration.registry.test_fleet import ready, report
 from tests.integration.registry.test_serving import OPTIONS, keep, tune
 from tests.integration.registry.test_state import GIVEN, PUBLISHED, savedmodel_files
 from tests.integration.registry.test_watch import events, snapshot
+from tests.unit.registry.rollout_bench import registries
+from tests.unit.registry.test_controller import check_two
 
 pytestmark = pytest.mark.postgres
 
@@ -72,6 +77,21 @@ async def test_state_and_stream_policies_are_kept_on_postgresql(start: Start, da
         assert list(routed.versions[0].model_version.config.state) == [PUBLISHED]
         assert list(routed.endpoints) == [changed]
         assert changed.stream_policy == STREAM_POLICY_MIGRATE
+
+
+async def test_two_registries_on_postgresql_take_each_step_of_a_rollout_once(database_url: str):
+    """Two processes with a database between them, and no lease: the case for which each step is decided anew."""
+    async with registries(make_url(database_url), count=2) as (one, other):
+        await check_two(one, other)
+
+
+async def test_postgresql_permits_one_active_rollout_of_an_endpoint(database_url: str):
+    """The index is partial, which every database writes its own way."""
+    async with registries(make_url(database_url)) as (registry,):
+        rollout = await registry.begin()
+        with pytest.raises(IntegrityError):
+            async with registry.store.writing() as rows:
+                await rows.add_rollout(replace(rollout, number=2, revision=99))
 
 
 async def test_a_database_that_cannot_be_reached_is_said_plainly(start: Start, tmp_path: Path):
