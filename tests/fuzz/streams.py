@@ -25,10 +25,11 @@ from inferway_gateway.doors.prediction_stream import PredictionStream
 from inferway_gateway.doors.stream_opening import StreamLimits, StreamOpener
 from inferway_gateway.envelope import Caller, Envelope, Prediction
 from inferway_gateway.lane import Flight
-from inferway_gateway.predictor import Predictor, PredictorOptions, Routing
+from inferway_gateway.predictor import Predictor, PredictorOptions
 from inferway_gateway.routing import Arm, Endpoint, RoutingTable, Version
 from inferway_gateway.sessions.sessions import Sessions
 from inferway_gateway.sessions.store import MemorySessionStore
+from inferway_gateway.steering import Routing
 from inferway_gateway.stream_route import Pins
 from inferway_gateway.tensors import Answer, Tensor
 from tests.unit.gateway.builders import ECHO

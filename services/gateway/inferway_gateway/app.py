@@ -35,7 +35,7 @@ from inferway_gateway.link import LinkOptions
 from inferway_gateway.metrics import GatewayMetrics
 from inferway_gateway.models import Models
 from inferway_gateway.outcomes import Outcomes
-from inferway_gateway.predictor import Predictor, PredictorOptions, Routing
+from inferway_gateway.predictor import Predictor, PredictorOptions
 from inferway_gateway.rollouts.copier import Copier
 from inferway_gateway.rollouts.metrics import RolloutMetrics
 from inferway_gateway.rollouts.mirror import Mirrors
@@ -46,6 +46,7 @@ from inferway_gateway.sessions.sequences import SequenceLimits, Sequences
 from inferway_gateway.sessions.sessions import Sessions
 from inferway_gateway.sessions.stores import open_store
 from inferway_gateway.settings import GatewaySettings
+from inferway_gateway.steering import Routing
 from inferway_gateway.stream_route import Pins
 
 _LOG = logging.getLogger(__name__)

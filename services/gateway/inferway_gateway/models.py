@@ -8,9 +8,9 @@ from typing import NamedTuple
 from inferway.errors import InferwayError, NotFound, NotSynchronised, VersionLoadFailed
 from inferway.names import check_segment
 from inferway_gateway.dispatch import Dispatcher
-from inferway_gateway.predictor import Routing
 from inferway_gateway.routing import Endpoint, RoutingTable, Selector, Version
 from inferway_gateway.signature import Signature
+from inferway_gateway.steering import Routing
 from inferway_gateway.workers import LoadState
 
 _LOADING = frozenset({LoadState.PENDING, LoadState.DOWNLOADING, LoadState.LOADING, LoadState.WARMING})

@@ -6,12 +6,11 @@ import asyncio
 import itertools
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 from opentelemetry import trace
 
-from inferway.errors import DeadlineExceeded, InferwayError, InvalidField, NotSynchronised, SessionRequired
+from inferway.errors import DeadlineExceeded, InferwayError, InvalidField, SessionRequired
 from inferway.names import check_segment
 from inferway_chassis.clock import Clock
 from inferway_chassis.memory_gate import MemoryGate
@@ -23,7 +22,8 @@ from inferway_gateway.lane import Flight
 from inferway_gateway.matching import Headers
 from inferway_gateway.routing import Decision, Endpoint, RoutingTable, Selector, Version
 from inferway_gateway.state import StatePlan, state_bytes
-from inferway_gateway.stream_route import Pins, StreamRoute
+from inferway_gateway.steering import Routing
+from inferway_gateway.stream_route import StreamRoute
 from inferway_gateway.tensors import Tensor
 
 _LEAST_SECONDS = 0.002
@@ -37,45 +37,6 @@ _LARGE_BYTES = 64 * 1024
 Observe = Callable[[Endpoint, Decision, Envelope], Observer | None]
 """Says who wants to know what becomes of a request: asked where chance has chosen an arm and a rollout drives the
 endpoint. Both are as they were when that was decided: those of a stream may be older than the weights of now."""
-
-
-class Routing:
-    """The table that holds now. One reference, swapped whole; nobody locks."""
-
-    def __init__(self, pins: Pins) -> None:
-        """There is no table yet. `pins` are those of the streams that follow it."""
-        self._table: RoutingTable | None = None
-        self._braked = frozenset[str]()
-        self.pins = pins
-
-    def swap(self, table: RoutingTable) -> None:
-        """From now on `table` holds, but for what is braked: a brake holds for as long as its rollout is there."""
-        self._braked &= _rollouts(table)
-        self._table = _with_brakes(table, self._braked)
-        self.pins.apply(self._table)
-
-    def brake(self, rollout: str) -> None:
-        """Gives the candidate of that rollout nothing from now on, whatever snapshots say of its weight."""
-        if self._table is not None and rollout in _rollouts(self._table) - self._braked:
-            self._braked |= {rollout}
-            self.swap(self._table)
-
-    @property
-    def braked(self) -> frozenset[str]:
-        """The rollouts whose candidate gets nothing here."""
-        return self._braked
-
-    @property
-    def table(self) -> RoutingTable:
-        """Raises NotSynchronised before the first snapshot."""
-        if self._table is None:
-            raise NotSynchronised("the gateway has no routing snapshot yet; is the registry running?")
-        return self._table
-
-    @property
-    def synchronised(self) -> bool:
-        """There is a table."""
-        return self._table is not None
 
 
 class PredictorOptions(NamedTuple):
@@ -254,19 +215,6 @@ def _state_of(ask: Ask, version: Version, plan: StatePlan, rows: int) -> Sequenc
 
 def _nobody(endpoint: Endpoint, decision: Decision, envelope: Envelope) -> None:
     del endpoint, decision, envelope
-
-
-def _rollouts(table: RoutingTable) -> frozenset[str]:
-    return frozenset(endpoint.rollout.rollout for endpoint in table.endpoints.values() if endpoint.rollout is not None)
-
-
-def _with_brakes(table: RoutingTable, braked: frozenset[str]) -> RoutingTable:
-    stopped = {
-        endpoint.name: endpoint.without_candidate()
-        for endpoint in table.endpoints.values()
-        if endpoint.rollout is not None and endpoint.rollout.rollout in braked
-    }
-    return replace(table, endpoints={**table.endpoints, **stopped}) if stopped else table
 
 
 def _describe(span: trace.Span, envelope: Envelope) -> None:

@@ -209,6 +209,27 @@ async def test_the_worker_is_told_the_chance_of_the_arm(bed: Bed):
     assert told == [("v2", 7, 5_000), ("", 7, 0)]
 
 
+async def test_gateways_agree_and_go_on_agreeing_after_a_restart_without_the_registry(
+    tmp_path: Path, registry: FakeRegistry, worker: FakeWorker
+):
+    """A user who comes to another gateway, or back after a crash, must not change sides."""
+
+    async def arms(bed: Bed) -> list[str]:
+        await bed.until_health_is("model/echo", serving=True)
+        return [(await bed.stub.Predict(predict_request(affinity_key=unit), timeout=5)).arm for unit in UNITS]
+
+    first, second = (settings_for(tmp_path / name, registry.target) for name in ("one", "other"))
+    async with gateway(first, registry, worker) as one, gateway(second, registry, worker) as other:
+        await one.publish(version(1), version(2), endpoints=[split()])
+        agreed = await arms(one)
+        assert await arms(other) == agreed
+    await registry.stop()
+    async with gateway(second, registry, worker) as restarted:
+        assert await arms(restarted) == agreed
+
+    assert {unit for unit, arm in zip(UNITS, agreed, strict=True) if arm == "v2"} == CANDIDATES
+
+
 async def test_weights_change_for_calls_and_open_streams_alike(bed: Bed):
     """From one answer to the next, with no call failing."""
     call = bed.stub.StreamPredict(timeout=5)

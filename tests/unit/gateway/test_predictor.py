@@ -14,9 +14,10 @@ from inferway_chassis.memory_gate import MemoryGate
 from inferway_gateway.admission import FieldNames
 from inferway_gateway.envelope import Ask, Caller, Envelope, Observer
 from inferway_gateway.matching import MatchRule
-from inferway_gateway.predictor import Predictor, PredictorOptions, Routing
+from inferway_gateway.predictor import Predictor, PredictorOptions
 from inferway_gateway.rollouts.plan import RolloutPlan
 from inferway_gateway.routing import Arm, Decision, Endpoint, RoutingTable, Selector
+from inferway_gateway.steering import Routing
 from inferway_gateway.stream_route import Pins
 from inferway_gateway.tensors import Answer, Tensor
 from tests.unit.gateway.bench import Bench

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from inferway_gateway.matching import Headers, MatchRule
-from inferway_gateway.predictor import Routing
 from inferway_gateway.rollouts.plan import MirrorPlan, RolloutPlan
 from inferway_gateway.routing import Arm, Endpoint, RoutingTable, Selector, TableRefused
+from inferway_gateway.steering import Routing
 from inferway_gateway.stream_route import Pins, StreamRoute
 from tests.unit.gateway.builders import version
 
