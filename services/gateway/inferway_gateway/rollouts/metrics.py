@@ -31,10 +31,10 @@ class RolloutMetrics(Collector):
         )
         uncounted = GaugeMetricFamily(
             "inferway_gateway_rollout_uncounted",
-            "Requests of units that are more than can be remembered: the judge does not see them.",
+            "Requests that the judge does not see: their units are more than can be remembered, or counting failed.",
             labels=["rollout"],
         )
         for trial in list(self._rollouts.trials):
             braked.add_metric([trial.plan.rollout], bool(trial.brake_reason))
-            uncounted.add_metric([trial.plan.rollout], trial.tally.uncounted)
+            uncounted.add_metric([trial.plan.rollout], trial.tally.uncounted + trial.failures)
         yield from (braked, uncounted)

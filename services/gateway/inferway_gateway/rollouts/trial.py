@@ -1,9 +1,10 @@
 """One rollout as one gateway sees it: who is counted, for what, and when its candidate is stopped.
 
-met ─► a unit of its arm, under the weights by which it was sent
-ended ─► failed: an error; the brake is asked
-         answered: too slow? schema? ─► which bin ─► the profile
-         ─► whoever makes copies
+    sent by chance ─► a unit of its arm, under the weights of then
+    failed ─► an error ─► the brake is asked
+    answered ─► schema ─► too slow? ─► in which bin?
+
+The stable version's answers make its profile as long as that is learned, and whatever ended is offered for a copy.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Trial:
             self.tally.begin(endpoint.generation, candidate.weight / WHOLE)
         return is_new
 
-    def meet(self, decision: Decision, envelope: Envelope) -> _Watch | None:
+    def meet(self, decision: Decision, envelope: Envelope) -> Watch | None:
         """A request is sent by chance; who wants to know what becomes of it, if anybody."""
         phase = self.tally.phase(decision.generation)
         if phase is None or decision.arm not in (self.plan.stable_arm, self.plan.candidate_arm):
@@ -75,9 +76,9 @@ class Trial:
         is_judged = self.plan.counts and not self.brake_reason
         if is_judged:
             self.tally.meet(arm, decision.generation, decision.unit)
-        return _Watch(self, arm, decision.unit, is_candidate, is_judged)
+        return Watch(self, arm, decision.unit, is_candidate, is_judged)
 
-    def failed(self, watch: _Watch, error: InferwayError) -> None:
+    def failed(self, watch: Watch, error: InferwayError) -> None:
         """It ended with an error."""
         watch.arm.count_error(error.reason)
         if not (watch.is_judged and is_versions_fault(error) and self.tally.is_first(watch.unit, ERROR)):
@@ -86,7 +87,7 @@ class Trial:
         if watch.is_candidate:
             self._consider_braking()
 
-    def answered(self, watch: _Watch, envelope: Envelope, answer: Answer, seconds: float) -> None:
+    def answered(self, watch: Watch, envelope: Envelope, answer: Answer, seconds: float) -> None:
         """It was answered."""
         watch.arm.count_answer(seconds)
         is_profiled = self.plan.profiles and not watch.is_candidate
@@ -102,7 +103,7 @@ class Trial:
         if is_compared:
             self._compare(watch, seconds, reading.figures)
 
-    def _compare(self, watch: _Watch, seconds: float, figures: Sequence[tuple[str, float]]) -> None:
+    def _compare(self, watch: Watch, seconds: float, figures: Sequence[tuple[str, float]]) -> None:
         if seconds > self.plan.p95_seconds > 0:
             self._count(watch, ABOVE_P95)
         if seconds > self.plan.p99_seconds > 0:
@@ -112,7 +113,7 @@ class Trial:
             if edges is not None and self.tally.is_first(watch.unit, f"bins of {label}"):
                 watch.arm.count_bin(label, bisect_right(edges, value), len(edges) + 1)
 
-    def _count(self, watch: _Watch, kind: str) -> None:
+    def _count(self, watch: Watch, kind: str) -> None:
         if self.tally.is_first(watch.unit, kind):
             watch.arm.count_event(kind)
 
@@ -133,7 +134,7 @@ class Trial:
 
 
 @dataclass(slots=True)
-class _Watch:
+class Watch:
     """Waits for the end of one request."""
 
     trial: Trial
