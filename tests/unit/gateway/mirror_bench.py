@@ -80,7 +80,7 @@ class MirrorBench(Bench):
     def send(self, of: str = V1, prediction_id: str = "p", **fields: int) -> Flight:
         """A user's request is on its way."""
         request = envelope(self.versions[of], **fields)
-        request.observer, request.prediction_id = self, prediction_id
+        request.observer, request.prediction_id, request.propensity = self, prediction_id, 10_000
         request.received_at, request.deadline = self.now, self.now + 1.0
         return self.dispatcher.submit(request)
 

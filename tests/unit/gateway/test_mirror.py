@@ -58,7 +58,7 @@ async def test_a_copy_asks_the_other_version_the_same_and_comes_last() -> None:
     (copy,) = bench.sent
 
     assert (copy.version.name, copy.inputs, copy.signature) == (V2, asked, "serving_default")
-    assert (copy.caller.criticality, copy.caller.tenant, copy.arm) == (4, SHADOW, SHADOW)
+    assert (copy.caller.criticality, copy.caller.tenant, copy.arm, copy.propensity) == (4, SHADOW, SHADOW, 0)
     assert copy.prediction_id == f"p-{SHADOW}"
     assert copy.received_at == 0.25
     assert copy.deadline - copy.received_at == pytest.approx(2.0), "twice what the user gave it"

@@ -140,7 +140,7 @@ class Mirrors:
 class Pair:
     """A request, and its copy: see `Copy`."""
 
-    __slots__ = ("_inputs", "_mirror", "_primary", "_question", "_seconds", "_source", "byte_count")
+    __slots__ = ("_mirror", "_primary", "_question", "_seconds", "_source", "byte_count")
 
     def __init__(
         self,
@@ -170,6 +170,7 @@ class Pair:
             received_at=now,
             caller=COPY,
             arm=SHADOW,
+            propensity=0,
             prediction_id=f"{source.prediction_id}-{SHADOW}",
             traceparent="",
             tracestate="",
