@@ -31,11 +31,6 @@ class Routing:
             self.swap(self._table)
 
     @property
-    def braked(self) -> frozenset[str]:
-        """The rollouts whose candidate gets nothing here."""
-        return self._braked
-
-    @property
     def table(self) -> RoutingTable:
         """Raises NotSynchronised before the first snapshot."""
         if self._table is None:

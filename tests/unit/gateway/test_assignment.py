@@ -6,6 +6,7 @@ import json
 import random
 import uuid
 from collections.abc import Callable
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
@@ -34,6 +35,7 @@ SHAPES: dict[str, Callable[[int, random.Random], str]] = {
 }
 
 
+@cache
 def buckets(salt: str, shape: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     source = random.Random(1)
     return np.array([bucket_of(salt, SHAPES[shape](number, source)) for number in range(UNITS)])
