@@ -266,7 +266,9 @@ class RolloutSpec(_message.Message):
     version.
     """
     on_inconclusive: Global___OnInconclusive.ValueType
-    """What is done when a step has had four times its time and still too little was seen. Default: pause."""
+    """What is done when a step has had four times its time, or a minute if that is longer, and still too little was seen.
+    Default: pause.
+    """
     description: _builtins.str
     """Free text, shown to people."""
     @_builtins.property

@@ -80,6 +80,6 @@ def _baking(rollout: Rollout, facts: Facts, judgement: Judgement) -> Rollout:
     seconds, bake = rollout.seconds_in_state(facts.now), rollout.spec.bake_seconds
     if seconds >= bake and facts.gateways:
         return rollout.to(State.SUCCEEDED, facts.now, words.succeeded(rollout))
-    if seconds >= moves.STRETCH * bake:
+    if seconds >= moves.patience(bake):
         return moves.give_up(rollout, facts, words.inconclusive(facts, judgement, seconds))
     return rollout

@@ -12,8 +12,13 @@ from inferway_registry.rollouts.spec import Canary, OnInconclusive
 
 CONFIRM_SECONDS = 15.0
 """So long a change of weights waits for gateways that do not say that they route by it."""
-STRETCH = 4
-"""So many times its own time a step may take if too little is seen."""
+STRETCH, LEAST_PATIENCE_SECONDS = 4, 60.0
+"""So many times its own time a step may take if too little is seen, and so long in any case: users need time, too."""
+
+
+def patience(seconds: float) -> float:
+    """How long a step of so many seconds may take until nothing can be said of it."""
+    return max(STRETCH * seconds, LEAST_PATIENCE_SECONDS)
 
 
 def roll_back(rollout: Rollout, now: datetime, reason: str, principal: str = OF_CONTROLLER) -> Rollout:

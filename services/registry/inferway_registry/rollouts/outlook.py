@@ -40,14 +40,14 @@ def _running(rollout: Rollout, facts: Facts) -> str:
     match rollout.spec.strategy:
         case Canary() as strategy:
             goes_on = _canary(rollout, strategy, facts)
-            limit = moves.STRETCH * strategy.steps[rollout.step].hold_seconds
+            limit = moves.patience(strategy.steps[rollout.step].hold_seconds)
         case BlueGreen(mirror, min_pairs):
             goes_on = f"All users are switched when {_pairs(rollout, facts, mirror, min_pairs)}."
             limit = rollout.spec.prepare_seconds
         case Shadow(mirror, min_pairs, hold):
             held = f"{words.span(hold)} are over ({_left(rollout, facts, hold)} to go) and "
             goes_on = f"Ends when {held}{_pairs(rollout, facts, mirror, min_pairs)}; no traffic is moved."
-            limit = moves.STRETCH * hold
+            limit = moves.patience(hold)
     gives_up = "rolls back" if rollout.spec.on_inconclusive is OnInconclusive.ROLL_BACK else "pauses"
     return f"{goes_on} If too little is seen it {gives_up} in {_left(rollout, facts, limit)}."
 

@@ -15,6 +15,6 @@ def step(rollout: Rollout, shadow: Shadow, facts: Facts, judgement: Judgement) -
     if seconds >= shadow.hold_seconds and facts.gateways and judgement.verdict is not Verdict.NO_DATA:
         pairs, _ = judging.pairs_of(rollout, facts)
         return rollout.to(State.SUCCEEDED, facts.now, words.compared(pairs, shadow.mirror, judgement))
-    if seconds >= moves.STRETCH * shadow.hold_seconds:
+    if seconds >= moves.patience(shadow.hold_seconds):
         return moves.give_up(rollout, facts, words.inconclusive(facts, judgement, seconds))
     return rollout
