@@ -22,10 +22,10 @@ from tests.golden import assignment
 from tests.integration.gateway.snapshots import snapshot, version
 
 GOLDEN: dict[str, Any] = json.loads(assignment.FILE.read_text())
-CELLS, UNITS = 100, 250_000
+CELLS, UNITS = 100, 100_000
 CHI2_LIMIT = 163.0
 """Of 99 degrees of freedom: exceeded with a chance of 0.00005."""
-CORRELATION_LIMIT = 0.006
+CORRELATION_LIMIT = 0.0095
 """Three standard deviations of UNITS independent pairs."""
 SHAPES: dict[str, Callable[[int, random.Random], str]] = {
     "numbers": lambda number, _: str(number),
