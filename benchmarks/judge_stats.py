@@ -1,6 +1,6 @@
-"""How often the judge of rollouts is wrong, and how soon it is right: `make stats`, about ten minutes on two cores.
+"""How often rollouts are rolled back for nothing, and how soon for harm: `make stats`, half an hour on two cores.
 
-Thousands of rollouts on a virtual clock go through the registry's own judge, asked every second until it finds harm.
+Thousands of rollouts on a virtual clock go through the registry's own state machine and judge, which look every second.
 The same traffic is judged by what is used instead: a gate ("success >= 99 %, p99 <= 1.25 times the p99 before", in
 windows of a minute, five failed checks) and a z-test of both arms that is repeated every second at the same alphas.
 
@@ -21,12 +21,13 @@ from statistics import median
 
 import numpy as np
 
-from benchmarks.judge_traffic import BINS, NO_EFFECT, RAMP, Effect, Series, Tape, Traffic, record
-from inferway_registry.judge import Verdict, judge, standard
+from benchmarks.judge_rollout import drive
+from benchmarks.judge_traffic import FIRST_BIN, NO_EFFECT, Effect, Series, Tape, Traffic
+from inferway_registry.rollouts.spec import Judging
 
 SECONDS = 1200
-SHARE = 0.05
-PLAN = standard(("error",), ("output",))
+CONSTANT, RAMP, HALF = (500,), (100, 500, 1000, 2500, 5000), (5000,)
+"""Weights of the canary's steps, in basis points."""
 TRAFFIC = (
     Traffic("flat"),
     Traffic("diurnal", swing=0.3),
@@ -53,34 +54,21 @@ GATE_SHARE = 0.01
 
 @dataclass(frozen=True, slots=True)
 class Alarms:
-    """When each judge would have stopped one rollout: the second, or None."""
+    """When one rollout was stopped, and when each other judge would have stopped it: the second, or None."""
 
-    judge: int | None
+    rolled_back: int | None
     mismatch: int | None
     gate: int | None
     z_test: int | None
-    canary: tuple[int, ...]
-    """Requests of the canary until the end of each second."""
+    canary: tuple[tuple[int, int], ...]
+    """Requests of the canary until the end of each second, and those of them that failed."""
 
 
-def run(traffic: Traffic, effect: Effect, shares: tuple[float, ...], seed: int, seconds: int = SECONDS) -> Alarms:
-    """One rollout. `shares` of the canary follow each other in steps of the same length."""
-    tape = record(traffic, effect, np.repeat(shares, seconds // len(shares)), np.random.default_rng(seed))
-    harm, mismatch = _judged(tape)
-    canary = tuple(tape.requests[1:, 1, 0].tolist())
-    return Alarms(harm, mismatch, gate(tape), z_test(tape), canary)
-
-
-def _judged(tape: Tape) -> tuple[int | None, int | None]:
-    """The first seconds in which harm and a mismatch are found. Nothing is asked once the rollout has ended."""
-    mismatch: int | None = None
-    for second, phases in enumerate(tape.looks()):
-        match judge(PLAN, phases).verdict:
-            case Verdict.HARM:
-                return second, mismatch
-            case Verdict.MISMATCH:
-                mismatch = second if mismatch is None else mismatch
-    return None, mismatch
+def run(traffic: Traffic, effect: Effect, weights: tuple[int, ...], seed: int, seconds: int = SECONDS) -> Alarms:
+    """One rollout whose canary has steps of the same length."""
+    driven = drive(traffic, effect, weights, seed, seconds)
+    canary = tuple((asked, failed) for asked, failed in driven.tape.requests[1:, 1, (0, 2)].tolist())
+    return Alarms(driven.rolled_back, driven.mismatch, gate(driven.tape), z_test(driven.tape), canary)
 
 
 def gate(tape: Tape) -> int | None:
@@ -101,9 +89,9 @@ def z_test(tape: Tape) -> int | None:
         ones, twos = stable[:, column], canary[:, column]
         pooled = (ones + twos) / np.maximum(stable[:, 0] + canary[:, 0], 1)
         found |= _z(ones, twos, stable[:, 0], canary[:, 0], pooled * (1 - pooled)) > limit
-    numbers = np.arange(BINS)
-    sums = [arm[:, 5 : 5 + BINS] @ numbers for arm in (stable, canary)]
-    variance = np.full(len(ready), (BINS**2 - 1) / 12)
+    numbers = np.arange(stable.shape[1] - FIRST_BIN - 1)
+    sums = [arm[:, FIRST_BIN:-1] @ numbers for arm in (stable, canary)]
+    variance = np.full(len(ready), (len(numbers) ** 2 - 1) / 12)
     found |= np.abs(_z(sums[0], sums[1], stable[:, 0], canary[:, 0], variance)) > Z_BIN_LIMIT
     seconds = np.flatnonzero(found & ready)
     return int(seconds[0]) if len(seconds) else None
@@ -134,60 +122,66 @@ def _at_most(hits: int, runs: int, probability: float) -> float:
     return sum(map(exp, chances))
 
 
-Start = Callable[[Traffic, Effect, tuple[float, ...], int], list[Alarms]]
+Start = Callable[[Traffic, Effect, tuple[int, ...], int], list[Alarms]]
 
 
 def alarms(start: Start, runs: int) -> Iterator[str]:
     """False alarms: arms that do not differ. Half of the runs at 5 %, half of them on the ramp."""
-    yield f"false alarms in {runs} rollouts of {SECONDS // 60} minutes (upper bound, 95 %); alpha is {PLAN.alpha:.0%}"
-    yield f"{'traffic':24}{'judge':>18}{'split':>8}{'gate':>8}{'z-test':>8}"
-    for traffic in (*TRAFFIC, BY_REQUEST):
-        got = [*start(traffic, NO_EFFECT, (SHARE,), ceil(runs / 2)), *start(traffic, NO_EFFECT, RAMP, runs // 2)]
-        hits = sum(each.judge is not None for each in got)
-        shares = (
-            _share(each.mismatch for each in got),
-            _share(each.gate for each in got),
-            _share(each.z_test for each in got),
-        )
-        own = f"{hits / len(got):.1%} (<= {upper_bound(hits, len(got)):.1%})"
-        yield f"{traffic.name:24}{own:>18}" + "".join(f"{share:>8.1%}" for share in shares)
+    yield f"rolled back for nothing, of {runs} rollouts of {SECONDS // 60} minutes (upper bound, 95 %)"
+    yield f"alpha is {Judging().alpha:.0%}; the last row is no traffic of ours"
+    yield f"{'traffic':24}{'rolled back':>18}{'split':>8}{'gate':>8}{'z-test':>8}"
+    all_units: list[Alarms] = []
+    for traffic in TRAFFIC:
+        got = [*start(traffic, NO_EFFECT, CONSTANT, ceil(runs / 2)), *start(traffic, NO_EFFECT, RAMP, runs // 2)]
+        all_units += got
+        yield _alarms_row(traffic.name, got)
+    yield _alarms_row(f"all {len(all_units):,}", all_units)
+    got = [*start(BY_REQUEST, NO_EFFECT, CONSTANT, ceil(runs / 2)), *start(BY_REQUEST, NO_EFFECT, RAMP, runs // 2)]
+    yield _alarms_row(BY_REQUEST.name, got)
+
+
+def _alarms_row(name: str, got: Sequence[Alarms]) -> str:
+    hits = sum(each.rolled_back is not None for each in got)
+    others = ([each.mismatch for each in got], [each.gate for each in got], [each.z_test for each in got])
+    own = f"{hits / len(got):.1%} (<= {upper_bound(hits, len(got)):.1%})"
+    return f"{name:24}{own:>18}" + "".join(f"{_share(seconds):>8.1%}" for seconds in others)
 
 
 def delays(start: Start, runs: int) -> Iterator[str]:
-    """How soon harm is found, on a canary with 5 % of flat traffic."""
-    yield f"{runs} rollouts each at 5 % of 200 requests/s: found, seconds (median, 95 %), canary requests until then"
-    yield f"{'harm':20}{'judge':>30}{'gate':>30}{'z-test':>30}"
+    """How soon harm is found, on a canary with 5 % of flat traffic, and on the ramp."""
+    yield f"{runs} rollouts each of 200 requests/s: found, seconds (median, 95 %), canary requests until then (failed)"
+    yield f"{'harm':26}{'rolled back':>36}{'gate':>36}{'z-test':>36}"
     for effect in EFFECTS:
-        got = start(TRAFFIC[0], effect, (SHARE,), runs)
-        columns = [
-            [(each.judge, each) for each in got],
-            [(each.gate, each) for each in got],
-            [(each.z_test, each) for each in got],
-        ]
-        yield f"{effect.name:20}" + "".join(f"{_delay(column):>30}" for column in columns)
+        for name, weights in (("5 %", CONSTANT), ("ramp", RAMP)):
+            got = start(TRAFFIC[0], effect, weights, runs)
+            columns = (
+                [(each.rolled_back, each) for each in got],
+                [(each.gate, each) for each in got],
+                [(each.z_test, each) for each in got],
+            )
+            yield f"{f'{effect.name}, {name}':26}" + "".join(f"{_delay(column):>36}" for column in columns)
 
 
 def splits(start: Start, runs: int) -> Iterator[str]:
     """How soon a wrong split is found, at half of the traffic."""
     yield f"{runs} rollouts each at 50 %: wrong split found, seconds (median, 95 %), canary requests until then"
     for effect in LOSSES:
-        got = start(TRAFFIC[0], effect, (0.5,), runs)
-        rolled_back = _share(each.judge for each in got)
-        yield f"{effect.name:20}{_delay([(each.mismatch, each) for each in got]):>30}   rolled back {rolled_back:.1%}"
+        got = start(TRAFFIC[0], effect, HALF, runs)
+        rolled_back = _share([each.rolled_back for each in got])
+        yield f"{effect.name:20}{_delay([(each.mismatch, each) for each in got]):>36}   rolled back {rolled_back:.1%}"
 
 
-def _share(seconds: Iterator[int | None]) -> float:
-    found = [second is not None for second in seconds]
-    return sum(found) / len(found)
+def _share(seconds: Sequence[int | None]) -> float:
+    return sum(second is not None for second in seconds) / len(seconds)
 
 
 def _delay(column: Sequence[tuple[int | None, Alarms]]) -> str:
-    found = sorted((second, run_.canary[second]) for second, run_ in column if second is not None)
+    found = sorted((second, *run_.canary[second]) for second, run_ in column if second is not None)
     if not found:
         return "0 %"
     late = found[ceil(0.95 * len(found)) - 1][0] + 1
-    spent = median(requests for _, requests in found)
-    return f"{len(found) / len(column):.0%} {median(second for second, _ in found) + 1:.0f} s, {late} s, {spent:,.0f}"
+    second, asked, failed = (median(each[part] for each in found) for part in range(3))
+    return f"{len(found) / len(column):.0%} {second + 1:.0f} s, {late} s, {asked:,.0f} ({failed:,.0f})"
 
 
 SECTIONS = {"alarms": (alarms, 1.0), "delays": (delays, 0.5), "splits": (splits, 0.1)}
@@ -203,9 +197,9 @@ def main() -> int:
     options = parser.parse_args()
     with ProcessPoolExecutor() as pool:
 
-        def start(traffic: Traffic, effect: Effect, shares: tuple[float, ...], runs: int) -> list[Alarms]:
+        def start(traffic: Traffic, effect: Effect, weights: tuple[int, ...], runs: int) -> list[Alarms]:
             seeds = range(options.seed * 1_000_000, options.seed * 1_000_000 + runs)
-            return list(pool.map(partial(run, traffic, effect, shares), seeds, chunksize=4))
+            return list(pool.map(partial(run, traffic, effect, weights), seeds, chunksize=4))
 
         for name in options.sections or SECTIONS:
             section, part = SECTIONS[name]

@@ -3,26 +3,35 @@
 Requests arrive as a Poisson process; each has an error or not, a latency and an output. With users, they come by Zipf's
 law and differ: some fail far more often, some are slow, and outputs of a user are alike. So a request says little that
 the one before has not said, which is what misleads tests that count requests.
+
+All chance is drawn beforehand (`Crowd`), so that the same crowd can be counted under other weights: what happens until
+a second does not depend on the weights after it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inferway_registry.judge import Counts, Phase
+from inferway_registry.judge import Counts
+from inferway_registry.rollouts.facts import Profile
+from inferway_registry.rollouts.rollout import Thresholds
 
 REQUESTS_PER_SECOND = 200
-BINS = 10
-KINDS = ("error", "above_p95", "above_p99")
-RAMP = (0.01, 0.05, 0.10, 0.25, 0.50)
+BASELINE_SECONDS = 30
+OUTPUT = "scores"
+KINDS = ("MODEL_FAILED", "above_p95", "above_p99")
+FIRST_BIN = 2 + len(KINDS)
+"""The first column of bins, after units, newcomers and events."""
+MEDIAN_US = 10_000.0
+SAMPLED = 256
+"""Outputs of the baseline that a gateway keeps."""
+SLOW_START_SECONDS = 10
+"""Latency and outputs of both arms count from then on only, as gateways have it."""
 SPREAD, USER_SPREAD = 0.3, 0.2
 """Standard deviation of the logarithm of latencies: within a user, and between users."""
-NORMAL_95, NORMAL_99 = 1.6449, 2.3263
-DECILES = np.array([-1.2816, -0.8416, -0.5244, -0.2533, 0.0, 0.2533, 0.5244, 0.8416, 1.2816])
 GATE_MARGIN = 1.25
 """A gate on latency allows so many times the p99 before."""
 
@@ -63,38 +72,54 @@ NO_EFFECT = Effect("nothing")
 BASE_ERRORS = 0.005
 
 
-@dataclass(slots=True)
-class Requests:
-    """One run, request by request, in the order of time."""
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """One run, request by request in the order of time, with the chance that befalls each; nothing is assigned yet."""
 
     second: NDArray[np.int64]
+    """Before 0 the stable version is watched alone."""
     unit: NDArray[np.int64]
-    canary: NDArray[np.bool_]
-    bin: NDArray[np.int64]
-    marks: dict[str, NDArray[np.bool_]] = field(default_factory=dict)
-    """The kinds of events, and `above_gate`."""
+    sticky: bool
+    by_request: bool
+    place: Series
+    """Where the unit stands between 0 and 1: below the canary's share it is the canary's."""
+    loss: Series
+    trouble: Series
+    """The chance of an error on the stable arm."""
+    luck: Series
+    pace: Series
+    """The logarithm of the latency on the stable arm, in medians."""
+    output: Series
 
 
-def requests(traffic: Traffic, effect: Effect, shares: Series, rng: np.random.Generator) -> Requests:
-    """Draws a run of as many seconds as there are shares of the canary."""
-    load, trouble = _weather(traffic, len(shares), rng)
-    second = np.repeat(np.arange(len(shares)), rng.poisson(REQUESTS_PER_SECOND * load))
+def draw(traffic: Traffic, seconds: int, rng: np.random.Generator) -> Crowd:
+    """Draws a run of so many seconds after the baseline."""
+    load, trouble = _weather(traffic, BASELINE_SECONDS + seconds, rng)
+    second = np.repeat(np.arange(len(load)), rng.poisson(REQUESTS_PER_SECOND * load))
     unit, place, frailty, pace, taste = _units(traffic, len(second), rng)
-    canary = place[unit] < shares[second]
-    kept = ~canary | (rng.random(len(second)) >= effect.dropped)
-    second, unit, canary = second[kept], unit[kept], canary[kept]
-    errors = trouble[second] * frailty[unit] * np.where(canary, effect.error_share / BASE_ERRORS, 1.0)
-    noise = SPREAD * rng.standard_normal(len(second)) + pace[unit] + np.log(load[second]) / 2
-    latency = noise + np.where(canary, np.log(effect.latency_factor), 0.0)
     own = rng.standard_normal(len(second))
-    output = (taste[unit] + own) / np.sqrt(2) if traffic.users else own
-    run = Requests(second, unit, canary, np.searchsorted(DECILES, output + canary * effect.output_shift))
-    spread = np.hypot(SPREAD, USER_SPREAD if traffic.users else 0.0)
-    run.marks["error"] = rng.random(len(second)) < errors
-    run.marks["above_p95"] = latency > NORMAL_95 * spread
-    run.marks["above_p99"] = latency > NORMAL_99 * spread
-    run.marks["above_gate"] = latency > NORMAL_99 * spread + np.log(GATE_MARGIN)
-    return run
+    return Crowd(
+        second - BASELINE_SECONDS,
+        unit,
+        bool(traffic.users),
+        traffic.by_request,
+        place[unit],
+        rng.random(len(second)),
+        trouble[second] * frailty[unit],
+        rng.random(len(second)),
+        SPREAD * rng.standard_normal(len(second)) + pace[unit] + np.log(load[second]) / 2,
+        (taste[unit] + own) / np.sqrt(2) if traffic.users else own,
+    )
+
+
+def profile(crowd: Crowd) -> Profile:
+    """What gateways tell of the baseline, in which all requests go to the stable version."""
+    watched = crowd.second < 0
+    micros = MEDIAN_US * np.exp(crowd.pace[watched])
+    buckets, counts = np.unique(np.ceil(np.log(micros / 10) / np.log(1.05)).astype(int), return_counts=True)
+    latency = dict(zip(buckets.tolist(), counts.tolist(), strict=True))
+    outputs = crowd.output[watched]
+    return Profile(latency, {OUTPUT: tuple(outputs[:SAMPLED].tolist())}, {OUTPUT: len(outputs)})
 
 
 def _weather(traffic: Traffic, seconds: int, rng: np.random.Generator) -> tuple[Series, Series]:
@@ -127,43 +152,45 @@ def _units(
 class Tape:
     """What was counted until the end of each second; arrays begin with zeros. Arm 0 is stable, 1 the canary."""
 
-    shares: Series
     counts: NDArray[np.int64]
     """By second, arm and column: units, newcomers, KINDS, bins."""
     requests: NDArray[np.int64]
-    """The same, but for requests in place of units; the last column is `above_gate`."""
+    """The same, but for requests in place of units; the last column are those that a gate would call too slow."""
 
-    def looks(self) -> Iterator[list[Phase]]:
-        """What a judge sees each second."""
-        starts = [0, *(np.flatnonzero(np.diff(self.shares)) + 1).tolist()]
-        done: list[Phase] = []
-        for start, end in zip(starts, [*starts[1:], len(self.shares)], strict=True):
-            share, counts = float(self.shares[start]), (self.counts[start + 1 : end + 1] - self.counts[start]).tolist()
-            for stable, canary in counts:
-                phase = Phase(share, _counts(stable), _counts(canary))
-                yield [*done, phase]
-            done.append(phase)
+    def between(self, start: int, end: int) -> list[tuple[Counts, Counts]]:
+        """What both arms have met since second `start`, at the end of each second before `end`."""
+        rows = (self.counts[start + 1 : end + 1] - self.counts[start]).tolist()
+        return [(_counts(stable), _counts(canary)) for stable, canary in rows]
 
 
 def _counts(row: list[int]) -> Counts:
-    events = dict(zip(KINDS, row[2:5], strict=True))
-    return Counts(row[0], row[1], events, {"output": tuple(row[5 : 5 + BINS])})
+    events = dict(zip(KINDS, row[2:FIRST_BIN], strict=True))
+    return Counts(row[0], row[1], events, {OUTPUT: tuple(row[FIRST_BIN:])})
 
 
-def record(traffic: Traffic, effect: Effect, shares: Series, rng: np.random.Generator) -> Tape:
-    """Draws a run and counts it, units as `Counts` wants them and requests as gates do."""
-    run = requests(traffic, effect, shares, rng)
-    every = np.ones(len(run.second), dtype=np.bool_)
-    marks = [every, every, *(run.marks[kind] for kind in KINDS), *(run.bin == number for number in range(BINS))]
-    by_request = [*marks, run.marks["above_gate"]]
-    plain = _tally(run, by_request, len(shares))
-    if not traffic.users or traffic.by_request:
-        return Tape(shares, plain[:, :, :-1], plain)
-    phase = np.concatenate([[0], np.cumsum(np.diff(shares) != 0)])[run.second]
-    first = _first(run.unit, every)
-    outputs = [first & mark for mark in marks[5:]]
-    firsts = [_first(run.unit * 64 + phase, every), first, *(_first(run.unit, mark) for mark in marks[2:5]), *outputs]
-    return Tape(shares, _tally(run, firsts, len(shares)), plain)
+def record(crowd: Crowd, effect: Effect, shares: Series, thresholds: Thresholds) -> Tape:
+    """Counts a crowd with so large a canary in each second, units as `Counts` wants them and requests as gates do."""
+    canary = (crowd.second >= 0) & (crowd.place < shares[np.maximum(crowd.second, 0)])
+    kept = (crowd.second >= 0) & ~(canary & (crowd.loss < effect.dropped))
+    canary, second, unit = canary[kept], crowd.second[kept], crowd.unit[kept]
+    failed = crowd.luck[kept] < crowd.trouble[kept] * np.where(canary, effect.error_share / BASE_ERRORS, 1.0)
+    micros = MEDIAN_US * np.exp(crowd.pace[kept]) * np.where(canary, effect.latency_factor, 1.0)
+    edges = np.array(thresholds.edges[OUTPUT])
+    where = np.searchsorted(edges, crowd.output[kept] + canary * effect.output_shift, side="right")
+    answered = ~failed & (second >= SLOW_START_SECONDS)
+    every = np.ones(len(second), dtype=np.bool_)
+    slow = [answered & (micros > limit) for limit in (thresholds.p95_us, thresholds.p99_us)]
+    bins = [answered & (where == number) for number in range(len(edges) + 1)]
+    marks = [every, every, failed, *slow, *bins]
+    cell = second * 2 + canary
+    plain = _tally(cell, [*marks, ~failed & (micros > GATE_MARGIN * thresholds.p99_us)], len(shares))
+    if not crowd.sticky or crowd.by_request:
+        return Tape(plain[:, :, :-1], plain)
+    phase = np.concatenate([[0], np.cumsum(np.diff(shares) != 0)])[second]
+    first_output = _first(unit, answered)
+    firsts = [_first(unit * 64 + phase, every), _first(unit, every)]
+    firsts += [_first(unit, mark) for mark in marks[2:FIRST_BIN]] + [first_output & mark for mark in bins]
+    return Tape(_tally(cell, firsts, len(shares)), plain)
 
 
 def _first(unit: NDArray[np.int64], mark: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -174,8 +201,7 @@ def _first(unit: NDArray[np.int64], mark: NDArray[np.bool_]) -> NDArray[np.bool_
     return result
 
 
-def _tally(run: Requests, marks: list[NDArray[np.bool_]], seconds: int) -> NDArray[np.int64]:
-    cell = run.second * 2 + run.canary
+def _tally(cell: NDArray[np.int64], marks: list[NDArray[np.bool_]], seconds: int) -> NDArray[np.int64]:
     columns = [np.bincount(cell[mark], minlength=2 * seconds).reshape(seconds, 2) for mark in marks]
     sums = np.cumsum(np.stack(columns, axis=2), axis=0)
     return np.concatenate([np.zeros_like(sums[:1]), sums]).astype(np.int64)
