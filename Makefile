@@ -16,7 +16,7 @@ IMAGE := build/contract.binpb
 RELEASED := protos/inferway-released.binpb
 ARGS ?=
 
-.PHONY: help setup setup-dev up fleet test check types fmt gen lock bench bench-engine bench-streams release-image test-compose abuse chaos fuzz soak soak-loads overload stats clean
+.PHONY: help setup setup-dev up fleet test check types fmt gen lock bench bench-engine bench-streams release-image test-compose abuse chaos fuzz soak soak-loads overload stats rollout-laws clean
 
 help: ## Show this text
 	@echo "inferway: serves TensorFlow models over gRPC"
@@ -113,6 +113,9 @@ overload: setup-dev ## Far more than a worker can do, for minutes, over sockets;
 
 stats: setup-dev ## Thousands of simulated rollouts: how often their judge is wrong, how soon right; ARGS='--runs 40' for less
 	@exec $(BIN)/python -m benchmarks.judge_stats $(ARGS)
+
+rollout-laws: setup-dev ## What holds for every rollout, tried in 100,000 random steps; STEPS=1000000 for more
+	@INFERWAY_ROLLOUT_STEPS=$(or $(STEPS),100000) $(BIN)/python -m pytest -q --timeout 3600 tests/unit/registry/test_rollout_laws.py
 
 simulate: setup-dev ## Run the scheduler through thousands of new schedules in virtual time; SCHEDULES=20000 for more
 	@INFERWAY_SIMULATED_SCHEDULES=$(or $(SCHEDULES),4000) $(BIN)/python -m pytest tests/unit/inference/test_simulation.py --timeout 3600 $(ARGS)
