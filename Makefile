@@ -111,6 +111,9 @@ bench-goodput: setup-dev ## Goodput under overload against fixed-window batchers
 overload: setup-dev ## Far more than a worker can do, for minutes, over sockets; print what becomes of it; ARGS='--seconds 10' for less
 	@exec $(BIN)/python -m benchmarks.overload $(ARGS)
 
+rollouts: setup-dev ## Bad and good versions under 200 calls a second, with real models; ARGS='broken good' for some of them
+	@exec $(BIN)/python -m benchmarks.rollouts $(ARGS)
+
 stats: setup-dev ## Thousands of simulated rollouts: how often their judge is wrong, how soon right; ARGS='--runs 40' for less
 	@exec $(BIN)/python -m benchmarks.judge_stats $(ARGS)
 

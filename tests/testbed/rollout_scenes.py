@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -182,14 +182,15 @@ async def good_candidate(scene: Scene, steps: tuple[tuple[int, float], ...] = ((
 
 @contextmanager
 def _stopped(processes: Collection[psutil.Process]) -> Iterator[None]:
-    """These are stopped while the body runs."""
+    """These are stopped while the body runs, or until their worker finds out and replaces them."""
     for process in processes:
         process.suspend()
     try:
         yield
     finally:
         for process in processes:
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 def _work(process: psutil.Process) -> float:

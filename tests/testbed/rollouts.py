@@ -29,7 +29,7 @@ from inferway_client.tensors import encode_all
 from tests.testbed.calls import decoded
 
 State = rollouts_pb2.Rollout
-ENDS = frozenset({State.STATE_SUCCEEDED, State.STATE_ROLLED_BACK, State.STATE_FAILED})
+STOPS = frozenset({State.STATE_SUCCEEDED, State.STATE_ROLLED_BACK, State.STATE_FAILED, State.STATE_PAUSED})
 BACK = frozenset({State.STATE_ROLLING_BACK, State.STATE_ROLLED_BACK})
 CALL_SECONDS = 10.0
 WIDTH = 3
@@ -195,7 +195,7 @@ class Control:
         return response.rollout  # type: ignore[no-any-return]
 
     async def until(self, name: str, states: Iterable[int], timeout_seconds: float = 60.0) -> rollouts_pb2.Rollout:
-        """Follows the registry's events until the rollout is in one of `states`; fails if it ends elsewhere."""
+        """Follows the registry's events until the rollout is in one of `states`; fails if it stops elsewhere."""
         wanted = frozenset(states)
         call = self._watch.WatchEvents(watch_service_pb2.WatchEventsRequest(after_sequence=0))
         try:
@@ -204,7 +204,7 @@ class Control:
                     rollout = await self.get(name)
                     if rollout.state in wanted:
                         return rollout
-                    assert rollout.state not in ENDS, (State.State.Name(rollout.state), rollout.reason)
+                    assert rollout.state not in STOPS, (State.State.Name(rollout.state), rollout.reason)
                     await _next_of(call, name)
         except TimeoutError:
             rollout = await self.get(name)
