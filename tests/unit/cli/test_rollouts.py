@@ -209,8 +209,8 @@ async def test_status_says_where_why_and_what_next(inferway: Inferway, registry:
     assert lines[3] == "steps: 5% for 1m · [25% for 1m] · 100%"
     assert "errors none 26 (0.52%): INTERNAL 26" in lines
     assert "p99 9 ms 9 ms" in lines
-    assert f"errors {'█' * 10}{'░' * 10} 7.1 to 1 of 50 to 1 no harm so far" in lines
-    assert f"outputs {'░' * 20} 0.05 to 1 of 50 to 1 too little seen" in lines
+    assert f"errors {'█' * 10}{'░' * 10} 7.1 of 50 to 1 no harm so far" in lines
+    assert f"outputs {'░' * 20} 0.05 of 50 to 1 too little seen" in lines
     assert {"errors: in words.", "outputs: in words.", "why step 1 was good", "next everything, in 12 s"} <= set(lines)
 
 
@@ -250,13 +250,13 @@ async def test_watch_tells_every_change_and_ends_well(inferway: Inferway, regist
     registry.looks = [rollout(Rollout.STATE_PREPARING, next="learn"), under_way(), AWAY, AWAY, under_way(), good]
     done = await inferway("rollout", "watch", "affine")
 
-    states = [line.split(" for ")[0] for line in done.stdout.splitlines()[1:] if not line.startswith("  ")]
+    states = [line.split(" for ")[0] for line in done.stdout.splitlines() if not line.startswith("  ")]
     assert done.code == 0, done.stderr
     assert [state for state in states if "registry" not in state] == [
-        "PREPARING, 0%",
-        "RUNNING step 2 of 2, 25%",
-        "RUNNING step 2 of 2, 25%",
-        "SUCCEEDED",
+        "affine/1 PREPARING, 0%",
+        "affine/1 RUNNING step 2 of 2, 25%",
+        "affine/1 RUNNING step 2 of 2, 25%",
+        "affine/1 SUCCEEDED",
     ]
     assert done.stdout.count("the registry does not answer") == 1
     assert "errors 0% and 0.52%" in done.stdout

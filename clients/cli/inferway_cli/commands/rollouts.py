@@ -321,11 +321,12 @@ def _print_state(one: Rollout, as_json: bool) -> None:
 
 
 def _print_rows(found: list[Rollout], as_json: bool) -> None:
-    rows = [row(one) for one in found]
+    now = datetime.now(UTC)
+    rows = [row(one, now) for one in found]
     if as_json:
         print_json(rows)
         return
-    columns = ("rollout", "version", "strategy", "state", "weight", "began", "reason")
+    columns = ("rollout", "version", "strategy", "state", "age", "in_short")
     print_table("", columns, rows, "no rollouts yet: `inferway rollout start ENDPOINT --to VERSION`")
 
 

@@ -28,6 +28,11 @@ def odds(log_evidence: float) -> str:
     return f"{value:,.0f} to 1" if value >= 10 else f"{value:.2g} to 1"  # noqa: PLR2004 - two digits are enough
 
 
+def odds_of(finding: rollouts_pb2.RolloutFinding) -> str:
+    """Evidence beside what it must reach, `7.1 of 50 to 1`."""
+    return f"{odds(finding.log_evidence).removesuffix(' to 1')} of {odds(finding.log_threshold)}"
+
+
 def fullness(finding: rollouts_pb2.RolloutFinding) -> float:
     """How much of what it must reach the evidence has, from 0 to 1; 0 for what is not measured by evidence."""
     if finding.log_threshold <= 0:

@@ -10,13 +10,15 @@ from rich.table import Table
 from rich.text import Text
 
 from inferway.registry.v1 import rollouts_pb2
-from inferway_cli.rollouts.figures import VERDICTS, clock, errors, fullness, latency, odds, share, total_errors
+from inferway_cli.rollouts.figures import VERDICTS, clock, errors, fullness, latency, odds_of, share, total_errors
 from inferway_cli.rollouts.named import is_over, shown, state_name
 from inferway_cli.rollouts.spec import percent, seconds, short, strategy_name, with_defaults
 
 Rollout = rollouts_pb2.Rollout
 BAR_COLUMNS = 40
 EVIDENCE_COLUMNS = 20
+WORTH_SAYING = 0.25
+"""Of what it must reach; less evidence than that is noise."""
 _COLOURS = {
     Rollout.STATE_SUCCEEDED: "green",
     Rollout.STATE_PAUSED: "yellow",
@@ -36,7 +38,7 @@ def frame(rollout: Rollout, now: datetime, *, in_full: bool) -> RenderableType:
     """Everything; `in_full` has the sentence of every metric, otherwise only of those that say something."""
     parts: list[RenderableType] = [_title(rollout, now), *_weights(rollout), Text(), _arms(rollout)]
     if rollout.judgement.findings:
-        parts += [Text(), Text("evidence of harm; a full bar rolls back", style="bold"), _evidence(rollout)]
+        parts += [Text(), Text("evidence; a full bar decides", style="bold"), _evidence(rollout)]
         parts += _sentences(rollout, in_full=in_full)
     for mirror in rollout.mirrors:
         parts += [Text(), *_mirror(rollout, mirror)]
@@ -47,14 +49,15 @@ def frame(rollout: Rollout, now: datetime, *, in_full: bool) -> RenderableType:
 def line(rollout: Rollout, now: datetime) -> str:
     """How it goes, in one line."""
     stable, candidate = rollout.stable, rollout.candidate
-    parts = [f"{where(rollout)} for {clock(_in_state(rollout, now))}"]
-    if stable.requests or candidate.requests:
+    parts = [f"{shown(rollout)} {where(rollout)} for {clock(_in_state(rollout, now))}"]
+    if stable.units or candidate.units:
         parts.append(f"units {stable.units:,} and {candidate.units:,}")
+    if stable.requests or candidate.requests:
         parts.append(f"errors {_share_of_errors(stable)} and {_share_of_errors(candidate)}")
         parts.append(f"p99 {latency(stable.latency.p99_us)} and {latency(candidate.latency.p99_us)}")
     nearest = max(rollout.judgement.findings, key=fullness, default=None)
-    if nearest is not None and fullness(nearest):
-        parts.append(f"{nearest.metric} {odds(nearest.log_evidence)} of {odds(nearest.log_threshold)}")
+    if nearest is not None and fullness(nearest) >= WORTH_SAYING:
+        parts.append(f"{nearest.metric} {odds_of(nearest)}")
     parts += [
         f"{mirror.pairs:,} pairs, {share(mirror.agreeing, mirror.pairs)} agree"
         for mirror in rollout.mirrors[-1:]
@@ -120,12 +123,13 @@ def _arms(rollout: Rollout) -> Table:
 
 def _evidence(rollout: Rollout) -> Table:
     table = Table.grid(padding=(0, 2))
+    for wraps in (True, False, False, False):
+        table.add_column(no_wrap=not wraps)
     for finding in rollout.judgement.findings:
         colour = _VERDICT_COLOURS.get(finding.verdict, "cyan")
         filled = round(fullness(finding) * EVIDENCE_COLUMNS)
         bar = Text("█" * filled, style=colour).append("░" * (EVIDENCE_COLUMNS - filled), style="dim")
-        measured = f"{odds(finding.log_evidence)} of {odds(finding.log_threshold)}"
-        shown_bar = (bar, Text(measured)) if finding.log_threshold > 0 else (Text(), Text())
+        shown_bar = (bar, Text(odds_of(finding))) if finding.log_threshold > 0 else (Text(), Text())
         table.add_row(Text(finding.metric), *shown_bar, Text(VERDICTS.get(finding.verdict, "?"), style=colour))
     return table
 

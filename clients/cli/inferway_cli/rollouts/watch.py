@@ -15,8 +15,8 @@ from rich.text import Text
 from inferway.errors import Unavailable
 from inferway.registry.v1 import rollouts_pb2
 from inferway_cli.registry import Registry
-from inferway_cli.rollouts.named import is_over, shown, state_name
-from inferway_cli.rollouts.view import change, frame, line
+from inferway_cli.rollouts.named import is_over, state_name
+from inferway_cli.rollouts.view import frame, line
 
 Rollout = rollouts_pb2.Rollout
 POLL_SECONDS = 0.5
@@ -43,7 +43,6 @@ class Watch:
     async def follow(self, registry: Registry, name: str) -> Rollout:
         """The rollout as it was at the end of the look. Raises what the first call raises, later Unavailable alone."""
         rollout = await registry.rollout(name)
-        self._say(f"rollout {shown(rollout)}: {change(rollout)}")
         with self._live() as live:
             while True:
                 self._show(live, rollout)
@@ -63,9 +62,10 @@ class Watch:
         words = f"{state_name(rollout.state)} {rollout.step} {rollout.reason}"
         if words != self._told:
             self._told, self._told_at = words, now
-            self._say(
-                f"{line(rollout, now)}\n  why: {rollout.reason}\n  next: {rollout.next}".removesuffix("\n  next: ")
-            )
+            self._say(line(rollout, now))
+            for title, text in (("why", rollout.reason), ("next", rollout.next)):
+                if text:
+                    self._say(f"  {title}: {text}")
         elif self._told_at is None or (now - self._told_at).total_seconds() >= LINE_SECONDS:
             self._told_at = now
             self._say(line(rollout, now))
