@@ -9,7 +9,7 @@ import pytest
 from inferway_registry.rollouts import commands
 from inferway_registry.rollouts.facts import Pairs, Profile
 from inferway_registry.rollouts.rollout import OF_CONTROLLER, OF_GATEWAY, State, Thresholds
-from inferway_registry.rollouts.spec import Judging, OnInconclusive, Strategy
+from inferway_registry.rollouts.spec import Canary, Judging, OnInconclusive, Step, Strategy
 from tests.unit.registry.rollout_facts import (
     BLUE_GREEN,
     CANARY,
@@ -204,6 +204,15 @@ def test_a_step_that_sees_too_little_has_four_times_its_time(wanted: OnInconclus
     assert controller.rollout.reason.startswith(
         "no data: nothing could be said in 4 min. Too little was seen. units: the candidate has met 299 of the 300"
     )
+
+
+def test_a_short_step_waits_a_minute_for_users_all_the_same():
+    """Steps of five seconds are for trying out; twenty seconds are too short for anybody to send 300 units."""
+    controller = Controller(fresh(spec(Canary((Step(500, 5.0),)))))
+    controller.look()
+    controller.look(30.0)
+    assert controller.look(59.0) is State.RUNNING
+    assert controller.look(1.0) is State.PAUSED
 
 
 def test_a_step_counts_its_own_units():

@@ -1,6 +1,6 @@
 """The judge of rollouts: whether a canary does harm, from counts, as often as one likes to ask.
 
-    plan = standard(error_kinds=("INTERNAL", "UNAVAILABLE"), outputs=("scores",))
+    plan = Plan((Rate("errors", ("INTERNAL", "UNAVAILABLE"), alpha=0.04), Drift("scores", alpha=0.01)))
     phases[-1] = phases[-1].plus(stable, canary)    what gateways counted since; a new Phase where the weights change
     judgement = judge(plan, phases)                 verdict, a sentence that says why, and numbers for each metric
 
@@ -18,4 +18,3 @@ from inferway_registry.judge.judge import judge as judge
 from inferway_registry.judge.plan import Drift as Drift
 from inferway_registry.judge.plan import Plan as Plan
 from inferway_registry.judge.plan import Rate as Rate
-from inferway_registry.judge.plan import standard as standard

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inferway.errors import InvalidField
@@ -86,18 +85,3 @@ class Plan:
             raise InvalidField.at("metrics", f"their alphas add up to {total:g}; expected at most {self.alpha:g}")
         if len({metric.name for metric in self.metrics}) != len(self.metrics):
             raise InvalidField.at("metrics", "two metrics have the same name")
-
-
-def standard(error_kinds: Sequence[str], outputs: Sequence[str] = (), min_units: int = MIN_UNITS) -> Plan:
-    """The plan of a rollout that says nothing else.
-
-    Errors have .02 of alpha, slow answers .01 at each threshold, broken schemas .005, and the outputs .005 together.
-    Thresholds of latency are the stable arm's 95th and 99th percentile before the rollout (`above_p95`, `above_p99`).
-    """
-    rates = (
-        Rate("errors", tuple(error_kinds), 0.02, most_stable_share=0.5),
-        Rate("answers slower than the p95 before", ("above_p95",), 0.01, 1.25, without=tuple(error_kinds)),
-        Rate("answers slower than the p99 before", ("above_p99",), 0.01, 1.5, without=tuple(error_kinds)),
-        Rate("answers that break the schema", ("schema",), 0.005, without=tuple(error_kinds)),
-    )
-    return Plan(rates + tuple(Drift(name, 0.005 / len(outputs)) for name in outputs), min_units=min_units)

@@ -35,8 +35,7 @@ def plan_of(rollout: Rollout, facts: Facts) -> Plan:
     alpha = judging.alpha
     proof, errors = judging.errors_not_inferior, _error_kinds(facts)
     metrics: list[Rate | Drift] = [
-        Rate("errors", errors, alpha * _ERRORS, judging.error_margin, proof, most_stable_share=0.5),
-        Rate("answers that break the schema", (SCHEMA,), alpha * _SCHEMA, without=errors),
+        Rate("errors", errors, alpha * _ERRORS, judging.error_margin, proof, most_stable_share=0.5)
     ]
     if thresholds.p95_us:
         name, part = "answers slower than the p95 before", alpha * _P95
@@ -44,6 +43,7 @@ def plan_of(rollout: Rollout, facts: Facts) -> Plan:
     if thresholds.p99_us:
         name, part = "answers slower than the p99 before", alpha * _P99
         metrics.append(Rate(name, (ABOVE_P99,), part, judging.p99_margin, without=errors))
+    metrics.append(Rate("answers that break the schema", (SCHEMA,), alpha * _SCHEMA, without=errors))
     if judging.output_margin:
         outputs = sorted(thresholds.edges)
         metrics += [Drift(name, alpha * _OUTPUTS / len(outputs), judging.output_margin) for name in outputs]

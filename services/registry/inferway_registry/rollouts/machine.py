@@ -24,7 +24,7 @@ def step(rollout: Rollout, facts: Facts) -> Rollout:
     Silence never gives the candidate more traffic and never takes it away, unless the spec says that nothing to say is
     a reason to roll back. A clock that jumps ends waiting early or late, but no step without its counts.
     """
-    match rollout.acts_as if rollout.state is State.PAUSED else rollout.state:
+    match rollout.acts_as:
         case State.PENDING:
             return rollout.to(State.PREPARING, facts.now, words.preparing(rollout))
         case State.PREPARING:

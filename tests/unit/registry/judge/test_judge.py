@@ -12,9 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inferway.errors import InvalidField
-from inferway_registry.judge import Counts, Drift, Finding, Judgement, Phase, Plan, Rate, Verdict, judge, standard
+from inferway_registry.judge import Counts, Drift, Finding, Judgement, Phase, Plan, Rate, Verdict, judge
 
-PLAN = standard(("INTERNAL", "UNAVAILABLE"), ("scores",))
+KINDS = ("INTERNAL", "UNAVAILABLE")
+PLAN = Plan(
+    (
+        Rate("errors", KINDS, 0.02, most_stable_share=0.5),
+        Rate("answers slower than the p95 before", ("above_p95",), 0.01, 1.25, without=KINDS),
+        Rate("answers slower than the p99 before", ("above_p99",), 0.01, 1.5, without=KINDS),
+        Rate("answers that break the schema", ("schema",), 0.005, without=KINDS),
+        Drift("scores", 0.005),
+    )
+)
 ERRORS = Plan((Rate("errors", ("INTERNAL", "UNAVAILABLE"), 0.02, most_stable_share=0.5),))
 SURE = Plan((Rate("errors", ("INTERNAL",), 0.02, not_inferior=2.0), Rate("slow", ("slow",), 0.02, not_inferior=1.5)))
 
@@ -211,9 +220,3 @@ def test_numbers_that_mean_nothing_are_refused(make: Callable[[], object]):
     """A counter that went back, or a plan that gives away more than it has, must not be judged by."""
     with pytest.raises(InvalidField):
         make()
-
-
-def test_the_standard_plan_gives_away_its_alpha_and_no_more():
-    """However many outputs are compared."""
-    plan = standard(("INTERNAL",), tuple(f"output{number}" for number in range(7)))
-    assert sum(metric.alpha for metric in plan.metrics) == pytest.approx(0.05)
