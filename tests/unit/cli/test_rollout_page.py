@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from inferway.registry.v1 import rollouts_pb2
-from inferway_cli.rollouts.drawing import HEIGHT, LEFT, WIDTH, Chart, Line
+from inferway_cli.rollouts.drawing import HEIGHT, LEFT, RIGHT, WIDTH, Chart, Line, ticks
 from inferway_cli.rollouts.page import page
 from tests.unit.cli.fake_rollouts import CANDIDATE, STABLE, Judgement, Rollout, finding, rollout
 
@@ -113,7 +113,37 @@ def test_the_page_says_what_happened_and_why():
 
 def test_a_rollout_that_has_just_begun_has_a_page_too():
     """Nobody should have to know when it may be asked for."""
-    assert "Nothing was recorded" in read(page(rollout(Rollout.STATE_PENDING), NOW)).text
+    assert "no figures yet" in read(page(rollout(Rollout.STATE_PENDING), NOW)).text
+
+
+def test_the_curves_go_on_to_the_very_end():
+    """What decided came after the last sample that was kept; a reader looks for it first."""
+    done = finished()
+    done.end_time.FromSeconds(done.create_time.seconds + 40)
+    [evidence] = polylines(page(done, NOW).partition('aria-label="Evidence')[2].partition(EVIL[:4])[0])[-1:]
+    weights = polylines(page(done, NOW))[0]
+
+    assert evidence[-1][0] == weights[-1][0] == pytest.approx(WIDTH - RIGHT)
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"),
+    [
+        (1.25, [0, 0.25, 0.5, 0.75, 1, 1.25]),
+        (53.1, [0, 20, 40]),
+        (311, [0, 100, 200, 300]),
+        (1.0, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+    ],
+)
+def test_axes_have_round_numbers(limit: float, expected: list[float]):
+    """Nobody reads 13.3, 26.6, 39.9."""
+    assert ticks(limit) == expected
+
+
+@pytest.mark.parametrize("limit", [10 ** (exponent / 7) for exponent in range(-40, 60)])
+def test_an_axis_has_neither_too_many_numbers_nor_too_few(limit: float):
+    """Whatever its length."""
+    assert 3 <= len(ticks(limit)) <= 6
 
 
 def polylines(markup: str) -> list[list[tuple[float, float]]]:

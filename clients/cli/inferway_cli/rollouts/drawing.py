@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from math import floor, log10
 
 from inferway_cli.console import escaped
 
-WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 240, 58, 14, 34, 58
-TICKS = 4
+WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 460, 240, 58, 18, 34, 58
 COLOURS = ("#3d5a98", "#c44536", "#0b6e4f", "#b8860b", "#7b4f9d", "#4a4a4a", "#2a9dae", "#a05a2c")
 """The first is the stable version's wherever arms are compared, the second the candidate's."""
 
@@ -61,15 +61,15 @@ class Chart:
             colour = line.colour or COLOURS[number % len(COLOURS)]
             yield self._curve(line, colour)
             y = HEIGHT - 20 + 14 * number
-            yield _rule(LEFT, y, LEFT + 18, y, colour, dashed=line.dashed)
+            yield _rule(LEFT, y, LEFT + 18, y, colour, dashed=line.dashed, width=2)
             yield _text(LEFT + 24, y + 4, line.name)
 
     def _grid(self) -> Iterator[str]:
-        for tick in range(TICKS + 1):
-            value, at = self._top * tick / TICKS, self._longest * tick / TICKS
+        for value in ticks(self._top):
             yield _rule(LEFT, self._up(value), WIDTH - RIGHT, self._up(value), "#e2e2e2")
-            yield _text(LEFT - 6, self._up(value) + 4, f"{value:.3g}{self.unit}", anchor="end")
-            yield _text(self._across(at), HEIGHT - BOTTOM + 16, f"{at:.3g} s", anchor="middle")
+            yield _text(LEFT - 6, self._up(value) + 4, f"{value:g}{self.unit}", anchor="end")
+        for at in ticks(self._longest):
+            yield _text(self._across(at), HEIGHT - BOTTOM + 16, f"{at:g} s", anchor="middle")
 
     def _curve(self, line: Line, colour: str) -> str:
         places = [(self._across(at), self._up(value)) for at, value in line.points]
@@ -97,11 +97,19 @@ class Chart:
         return HEIGHT - BOTTOM - clipped / self._top * (HEIGHT - BOTTOM - TOP)
 
 
+def ticks(limit: float) -> list[float]:
+    """Round numbers from 0 to `limit`, which is above 0: three to six of them."""
+    magnitude = 10 ** floor(log10(limit / 4))
+    step = next(nice * magnitude for nice in (1, 2, 2.5, 5, 10) if nice * magnitude >= limit / 5)
+    return [float(f"{number * step:.6g}") for number in range(int(limit / step * 1.000001) + 1)]
+
+
 def _text(x: float, y: float, text: str, *, anchor: str = "start", bold: bool = False) -> str:
     weight = ' font-weight="bold"' if bold else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{weight}>{escape(escaped(text))}</text>'
 
 
-def _rule(x: float, y: float, to_x: float, to_y: float, colour: str, *, dashed: bool = False) -> str:
+def _rule(x: float, y: float, to_x: float, to_y: float, colour: str, *, dashed: bool = False, width: int = 1) -> str:
     dashes = ' stroke-dasharray="5 3"' if dashed else ""
-    return f'<line x1="{x:.1f}" y1="{y:.1f}" x2="{to_x:.1f}" y2="{to_y:.1f}" stroke="{colour}"{dashes}/>'
+    ends = f'x1="{x:.1f}" y1="{y:.1f}" x2="{to_x:.1f}" y2="{to_y:.1f}"'
+    return f'<line {ends} stroke="{colour}" stroke-width="{width}"{dashes}/>'

@@ -54,8 +54,8 @@ svg { font: 11px sans-serif; } code { overflow-wrap: anywhere; }
 def page(rollout: Rollout, now: datetime) -> str:
     """The whole page, as of `now`."""
     title = f"Rollout {shown(rollout)}"
-    sections = (_head, _asked, _charts, _judgement, _arms, _mirrors, _history)
-    body = "".join("".join(section(rollout)) for section in sections)
+    parts = (_head(rollout), _asked(rollout), _charts(rollout, now), _judgement(rollout), _arms(rollout))
+    body = "".join("".join(part) for part in (*parts, _mirrors(rollout), _history(rollout)))
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{_safe(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -83,20 +83,34 @@ def _asked(rollout: Rollout) -> Iterator[str]:
     yield _table((), in_words(rollout.spec).items())
 
 
-def _charts(rollout: Rollout) -> Iterator[str]:
-    samples = list(rollout.samples)
+def _charts(rollout: Rollout, now: datetime) -> Iterator[str]:
+    samples = [*rollout.samples, _last(rollout, now)]
     yield "<h2>How it went</h2>"
-    if not samples:
-        yield "<p>Nothing was recorded while it ran.</p>"
-        return
-    times = _seconds(rollout, samples)
-    charts = [_weights(samples, times), _errors(samples, times), _latency(samples, times), _evidence(samples, times)]
+    times = [max(0.0, _since(rollout, sample.sample_time)) for sample in samples]
+    charts = [
+        _weights(rollout, times[-1]),
+        _errors(samples, times),
+        _latency(samples, times),
+        _evidence(samples, times),
+    ]
     yield f'<div class="charts">{"".join(chart.svg() for chart in charts)}</div>'
     yield f'<p class="quiet">Errors and latency are since the beginning of the rollout. {_safe(_EVIDENCE)}</p>'
 
 
-def _weights(samples: Sequence[Sample], times: Sequence[float]) -> Chart:
-    points = [(at, sample.candidate_weight_basis_points / 100) for at, sample in zip(times, samples, strict=True)]
+def _last(rollout: Rollout, now: datetime) -> Sample:
+    """The figures at the end, or now."""
+    sample = Sample(stable=rollout.stable, candidate=rollout.candidate, findings=rollout.judgement.findings)
+    sample.sample_time.CopyFrom(rollout.end_time)
+    if not is_over(rollout):
+        sample.sample_time.FromDatetime(now)
+    return sample
+
+
+def _weights(rollout: Rollout, end: float) -> Chart:
+    points = [
+        (_since(rollout, one.transition_time), one.candidate_weight_basis_points / 100) for one in rollout.transitions
+    ]
+    points.append((end, rollout.candidate_weight_basis_points / 100))
     return Chart(
         "The candidate's share of the traffic", [Line("candidate", points, colour=COLOURS[1])], "%", 100, stepped=True
     )
@@ -262,10 +276,6 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def _version(arm: rollouts_pb2.ArmFigures) -> str:
     return short(arm.version)
-
-
-def _seconds(rollout: Rollout, samples: Sequence[Sample]) -> list[float]:
-    return [max(0.0, _since(rollout, sample.sample_time)) for sample in samples]
 
 
 def _since(rollout: Rollout, moment: Timestamp) -> float:
