@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 from dataclasses import replace
 
 import pytest
@@ -63,6 +65,32 @@ async def test_a_copy_asks_the_other_version_the_same_and_comes_last() -> None:
     assert copy.received_at == 0.25
     assert copy.deadline - copy.received_at == pytest.approx(2.0), "twice what the user gave it"
     assert bench.admitted == [4], "memory is asked as for any request of its class"
+
+
+@pytest.mark.parametrize(("budget", "seconds"), [(0.1, 0.2), (4.0, 8.0), (7.0, 10.0), (60.0, 60.0)])
+async def test_a_copy_has_twice_the_time_but_not_for_ever(budget: float, seconds: float) -> None:
+    """It is served last; and a model that takes a minute needs it for copies, too."""
+    bench = MirrorBench()
+    flight = bench.send()
+    flight.envelope.deadline = budget
+    bench.end(flight, FINE)
+    bench.turn()
+    (copy,) = bench.sent
+
+    assert copy.deadline - copy.received_at == pytest.approx(seconds)
+
+
+async def test_the_error_of_a_copy_is_nobodys_business() -> None:
+    """asyncio complains of errors that nobody looks at, and operators would look for a cause."""
+    complaints = list[object]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    bench = MirrorBench()
+    bench.pair(FINE, BROKEN)
+    await asyncio.sleep(0)
+    del bench
+    gc.collect()
+
+    assert complaints == []
 
 
 async def test_the_same_units_are_copied_everywhere_whatever_arm_they_have() -> None:
@@ -300,6 +328,18 @@ async def test_a_copy_that_crashes_a_runner_convicts_nobody() -> None:
     assert bench.figures.mirrored_errors == 3
     assert not bench.dispatcher.guard.known
     assert user.suspicion is None
+
+
+async def test_a_copy_of_what_crashed_a_runner_for_a_user_is_not_in_his_way() -> None:
+    """Suspects go one at a time: one that nobody waits for would keep those waiting who are waited for."""
+    bench = MirrorBench()
+    bench.fail(bench.send(V2), RunnerCrashed("crashed"))
+    known = len(bench.dispatcher.guard.known)
+    bench.end(bench.send(), FINE)
+    bench.turn()
+
+    assert known == 1
+    assert [copy.suspicion for copy in bench.copies()] == [None]
 
 
 async def test_a_version_that_is_ready_nowhere_fails_its_copies_and_nobody_else() -> None:
