@@ -460,7 +460,9 @@ class MirrorSpec(_message.Message):
     sample_basis_points: _builtins.int
     """Of the units, by hash: 1 to 10,000."""
     absolute_tolerance: _builtins.float
-    """An element differs if |candidate - stable| > absolute + relative * |stable|. Default 1e-5."""
+    """An element differs if |candidate - stable| > absolute + relative * |stable|; of a datatype that is not floating, if
+    it is not equal. NaN equals NaN. Default 1e-5.
+    """
     relative_tolerance: _builtins.float
     """Default 1e-3."""
     min_agreement: _builtins.float
@@ -871,7 +873,7 @@ class MirrorFigures(_message.Message):
     mirrored_version: _builtins.str
     """The version that got the copies."""
     pairs: _builtins.int
-    """Requests that both were asked."""
+    """Requests that both were asked, and at least one answered."""
     agreeing: _builtins.int
     """Of them, those whose answers agree."""
     agreement_lower_bound: _builtins.float
@@ -883,7 +885,7 @@ class MirrorFigures(_message.Message):
     mirrored_errors: _builtins.int
     """Only the copy failed."""
     dropped: _builtins.int
-    """Copies that were not made, as too many waited already."""
+    """Copies that were not made, or not computed, as too many waited already."""
     @_builtins.property
     def primary_latency(self) -> Global___LatencyFigures:
         """Of the primary's answers to the same requests."""
@@ -951,13 +953,13 @@ class OutputFigures(_message.Message):
     same_top_rows: _builtins.int
     """Those with the same class on top."""
     max_absolute: _builtins.float
-    """The largest |candidate - stable|."""
+    """The largest |candidate - stable|; infinite where answers differ in a way that no number says."""
     max_relative: _builtins.float
     """The largest |candidate - stable| / |stable|, where stable is not 0."""
     mean_absolute: _builtins.float
     """The mean of |candidate - stable| over all elements."""
     mean_divergence: _builtins.float
-    """The mean Kullback-Leibler divergence of rows that are probabilities, in nats; 0 if none are."""
+    """The mean Kullback-Leibler divergence of rows, in nats; that of rows that are no probabilities is 0."""
     def __init__(
         self,
         *,
@@ -989,7 +991,7 @@ class MirrorExample(_message.Message):
     DISTANCE_FIELD_NUMBER: _builtins.int
     TENSORS_FIELD_NUMBER: _builtins.int
     prediction_id: _builtins.str
-    """Of the primary's answer."""
+    """Of the primary's answer; empty if examples are redacted."""
     distance: _builtins.float
     """How far: the largest |candidate - stable| of all outputs."""
     @_builtins.property
