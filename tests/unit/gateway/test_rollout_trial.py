@@ -70,6 +70,15 @@ def test_after_slow_start_latency_and_outputs_of_both_arms_count():
     assert (bed.candidate.events, bed.candidate.bins) == ({"above_p95": 1, "above_p99": 1}, {"y": [0, 0, 1]})
 
 
+def test_without_thresholds_no_answer_is_slow():
+    """Too little was seen of the stable version to know what slow is; the registry judges the rest."""
+    bed = Bed(replace(PLAN, p95_seconds=0.0, p99_seconds=0.0))
+    bed.warm_up()
+    bed.ask("v2", FINE, seconds=5.0)
+
+    assert bed.candidate.events == {}
+
+
 def test_each_unit_has_one_output_in_the_bins():
     """A heavy user's outputs are alike, and would look like a shift."""
     bed = Bed()
@@ -138,6 +147,16 @@ def test_a_candidate_that_fails_is_stopped_once_and_the_registry_hears_at_once()
     assert bed.braked == [ROLLOUT]
     assert bed.rollouts.brakes == bed.news - before == 1
     assert bed.trial.brake_reason.startswith("errors: the candidate had ")
+
+
+def test_failures_that_were_under_way_do_not_stop_it_again():
+    """A hundred may be out when it is stopped; each would be told to the registry and written to the log."""
+    bed = Bed()
+    for request, observer in filter(None, [bed.send("v2") for _ in range(100)]):
+        observer.ended(request, ModelFailed("broken"), bed.now)
+
+    assert bed.braked == [ROLLOUT]
+    assert bed.candidate.events == {"MODEL_FAILED": 100}
 
 
 def test_after_the_brake_nothing_counts_for_the_judge():
