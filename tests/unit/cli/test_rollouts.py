@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import json
+import re
+import signal
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from inferway.errors import RolloutActive
 from inferway.registry.v1 import rollout_service_pb2, rollouts_pb2
+from inferway_cli.registry import Registry
+from inferway_cli.rollouts.watch import Watch
 from tests.unit.cli.conftest import Inferway
 from tests.unit.cli.fake_rollouts import AWAY, CANDIDATE, STABLE, Judgement, Rollout, RolloutRegistry, finding, rollout
 
@@ -288,3 +297,36 @@ async def test_watch_stays_with_the_rollout_that_it_began_with(inferway: Inferwa
     await inferway("rollout", "watch", "affine")
 
     assert [one.name for one in registry.requests] == ["endpoints/affine/rollouts/-", "endpoints/affine/rollouts/1"]
+
+
+async def test_on_a_terminal_the_view_fits_and_ends_with_the_last_look(registry: RolloutRegistry):
+    """A short terminal cuts the end off; what happens next and why must not be there."""
+    registry.looks = [under_way(), rollout(Rollout.STATE_SUCCEEDED, reason="all users have it")]
+    screen = io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=80, height=24)
+    async with Registry(registry.target) as client:
+        last = await Watch(console).follow(client, "endpoints/affine/rollouts/-")
+
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    lines = shown.splitlines()
+    assert last.state == Rollout.STATE_SUCCEEDED
+    assert max(map(len, lines)) <= 80
+    assert "next  everything, in 12 s" in [line.rstrip() for line in lines[:8]]
+    assert "why   all users have it" in shown
+
+
+async def test_ctrl_c_ends_the_watching_and_not_the_rollout(registry: RolloutRegistry):
+    """Nobody must be afraid to look, nor to look away."""
+    registry.looks = [under_way()]
+    command = (sys.executable, "-m", "inferway_cli", "rollout", "watch", "affine", "--registry", registry.target)
+    watching = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+    assert watching.stdout is not None
+    async with asyncio.timeout(30):
+        first = await watching.stdout.readline()
+        watching.send_signal(signal.SIGINT)
+        _, told = await watching.communicate()
+
+    assert first.startswith(b"affine/1 RUNNING")
+    assert watching.returncode == 130
+    assert b"the rollout goes on; `inferway rollout abort affine` ends it" in told
+    assert not [one for one in registry.requests if isinstance(one, rollout_service_pb2.AbortRolloutRequest)]

@@ -35,14 +35,16 @@ _VERDICT_COLOURS = {
 
 
 def frame(rollout: Rollout, now: datetime, *, in_full: bool) -> RenderableType:
-    """Everything; `in_full` has the sentence of every metric, otherwise only of those that say something."""
-    parts: list[RenderableType] = [_title(rollout, now), *_weights(rollout), Text(), _arms(rollout)]
+    """Everything, the most important first, as a terminal may be short.
+
+    `in_full` has the sentence of every metric, otherwise only of those that say something.
+    """
+    parts: list[RenderableType] = [_title(rollout, now), *_weights(rollout), *_words(rollout), Text(), _arms(rollout)]
     if rollout.judgement.findings:
         parts += [Text(), Text("evidence; a full bar decides", style="bold"), _evidence(rollout)]
         parts += _sentences(rollout, in_full=in_full)
     for mirror in rollout.mirrors:
         parts += [Text(), *_mirror(rollout, mirror)]
-    parts += [Text(), *_words(rollout)]
     return Group(*parts)
 
 
