@@ -26,7 +26,6 @@ from inferway_registry.rollouts.spec import (
 from inferway_registry.wording import has_control_characters
 
 MAX_TEXT_CHARACTERS = 4_096
-MAX_MATCHES = 32
 MAX_HEADER_CHARACTERS = 256
 _EXAMPLES = frozenset(map(int, ExamplePolicy)) | {0}
 _INCONCLUSIVE = frozenset(map(int, OnInconclusive)) | {0}
@@ -172,8 +171,6 @@ def _judging(message: pb.JudgingSpec) -> Judging:
 
 
 def _matches(message: pb.RolloutSpec, field: str) -> tuple[HeaderMatch, ...]:
-    if len(message.match) > MAX_MATCHES:
-        raise InvalidField.at(f"{field}.match", f"{len(message.match)} headers; at most {MAX_MATCHES}")
     return tuple(header_match(match, f"{field}.match[{index}]") for index, match in enumerate(message.match))
 
 

@@ -22,11 +22,14 @@ Key = tuple[str, int]
 class Outcomes:
     """Reports are no mutations: they make neither a revision nor an event."""
 
-    def __init__(self, store: Store, now: WallClock, on_brake: Callable[[], None]) -> None:
+    def __init__(
+        self, store: Store, now: WallClock, on_brake: Callable[[], None], max_gateways: int = MAX_GATEWAYS
+    ) -> None:
         """`now` is the clock that the controller goes by; `on_brake` is called when a gateway has braked."""
         self._store = store
         self._now = now
         self._on_brake = on_brake
+        self._max_gateways = max_gateways
 
     async def report(self, gateway: str, reports: Mapping[Key, bytes], *, braked: bool) -> None:
         """Puts reports in the place of the gateway's last; those of rollouts that are unknown or have ended are let go.
@@ -46,7 +49,7 @@ class Outcomes:
 
     async def _put(self, rows: Writer, key: Key, report: GatewayReport) -> None:
         known = await rows.reporting_gateways(*key)
-        if report.gateway in known or len(known) < MAX_GATEWAYS:
+        if report.gateway in known or len(known) < self._max_gateways:
             await rows.put_report(*key, report)
         else:
             _LOG.warning("too many gateways report of a rollout", extra={"endpoint": key[0], "rollout": key[1]})

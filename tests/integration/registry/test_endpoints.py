@@ -14,7 +14,14 @@ from inferway.errors import (
     VersionNotFound,
 )
 from inferway.registry.v1 import endpoint_service_pb2 as pb
-from inferway.registry.v1.resources_pb2 import STREAM_POLICY_FINISH, STREAM_POLICY_MIGRATE, Arm, Endpoint
+from inferway.registry.v1.resources_pb2 import (
+    STREAM_POLICY_FINISH,
+    STREAM_POLICY_MIGRATE,
+    Arm,
+    Endpoint,
+    MatchRule,
+)
+from inferway.registry.v1.rollouts_pb2 import HeaderMatch
 from inferway.registry.v1.watch_service_pb2 import WatchRoutingRequest
 from tests.integration.registry.client import CALL_SECONDS, Client, refusal, request_id
 from tests.integration.registry.test_fleet import ready, report
@@ -213,6 +220,23 @@ async def test_arms_must_make_sense(client: Client, arms: list[tuple[str, str, i
 
     assert type(refused) is InvalidField
     assert refused.violations[0].field == field
+
+
+async def test_rules_send_callers_to_arms_that_are_there(client: Client):
+    """A rule is set with the arms that it names, goes with them, and makes no generation: it moves no unit."""
+    await client.push()
+    rule = MatchRule(match=HeaderMatch(header="x-tester", prefix="qa-"), arm="a")
+    made = await create(client, Endpoint(name="endpoints/front", arms=[arm("a", DIGITS_1, 10_000)], match_rules=[rule]))
+    wrong = Endpoint(name="endpoints/front", arms=[arm("b", DIGITS_1, 10_000)], match_rules=[rule])
+    automatic = Endpoint(name="endpoints/digits", automatic=True, match_rules=[rule])
+    assert (await refusal(update(client, wrong))).violations[0].field == "endpoint.match_rules[0].arm"
+    assert (await refusal(update(client, automatic))).violations[0].field == "endpoint.match_rules"
+    kept = await client.endpoint("front")
+    without = await update(client, Endpoint(name="endpoints/front", arms=made.arms))
+
+    assert list(made.match_rules) == list(kept.match_rules) == [rule]
+    assert not without.match_rules
+    assert without.generation == made.generation
 
 
 async def test_other_bad_input_is_told_by_field(client: Client):

@@ -10,19 +10,23 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from prometheus_client import CollectorRegistry
 from sqlalchemy import URL
 from sqlalchemy.exc import IntegrityError
 
-from inferway.errors import RolloutActive, RolloutState
-from inferway_registry import rollout_changes
+from inferway.errors import InvalidField, RolloutActive, RolloutState
+from inferway_registry import metrics, rollout_changes
 from inferway_registry.convert_figures import full_message
 from inferway_registry.lookout import Lookout, Sight
-from inferway_registry.resources import Arm
+from inferway_registry.outcomes import Outcomes
+from inferway_registry.resources import Action, Arm
 from inferway_registry.rollouts import commands
 from inferway_registry.rollouts.rollout import Rollout, State
 from inferway_registry.rollouts.spec import BlueGreen, Mirror, Shadow
+from inferway_registry.routing import take_snapshot
 from inferway_registry.store.reader import Reader
-from tests.unit.registry.rollout_bench import BY, CANDIDATE, QUICK, STABLE, Registry, build, registries
+from inferway_registry.watch import Broadcast
+from tests.unit.registry.rollout_bench import BY, CANDIDATE, QUICK, SIGNATURE, STABLE, Registry, build, registries
 from tests.unit.registry.rollout_gateway import StubGateway
 
 ABORT = partial(commands.abort, reason="enough")
@@ -386,15 +390,56 @@ async def test_what_was_rolled_back_can_be_tried_again_and_what_runs_cannot(regi
     assert way(ended) == GOOD_CANARY
 
 
-async def test_the_oldest_of_very_many_rollouts_are_forgotten(registry: Registry, monkeypatch: pytest.MonkeyPatch):
+async def test_the_oldest_of_very_many_rollouts_are_forgotten(registry: Registry):
     """A pipeline that rolls out every hour must not fill the database; numbers are never given twice."""
-    monkeypatch.setattr(rollout_changes, "MAX_ENDED", 2)
-    for _ in range(5):
-        await registry.begin(supersede=True)
+    first = await registry.begin()
+    await registry.command(commands.supersede)
+    ended = await registry.rollout()
+    async with registry.store.writing() as rows:
+        for number in range(2, rollout_changes.MAX_ENDED + 3):
+            assert await rows.take_rollout_number("digits") == number
+            await rows.add_rollout(replace(ended, number=number, revision=1000 + number))
+
+    last = await registry.begin()
     async with registry.store.reading() as rows:
         kept = await rows.rollout_numbers("digits")
 
-    assert kept == [3, 4, 5]
+    assert first.number == 1
+    assert kept == list(range(last.number - rollout_changes.MAX_ENDED, last.number + 1))
+    assert ("endpoints/digits/rollouts/1", Action.DELETED) in [
+        (event.resource, event.action) for event in await registry.events()
+    ]
+
+
+async def test_a_version_that_callers_cannot_use_is_refused(registry: Registry):
+    """Every call that reached it would fail, which is known before it begins."""
+    await registry.publish("digits", replace(SIGNATURE, outputs=()))
+
+    with pytest.raises(InvalidField, match="no output 'y'"):
+        await registry.begin(replace(QUICK, candidate=("digits", 3)))
+
+
+async def test_gateways_that_restart_without_end_do_not_fill_the_database(registry: Registry):
+    """Each start is another name; those that are known go on to be heard."""
+    await registry.begin()
+    outcomes = Outcomes(registry.store, registry.lookout.now, lambda: None, max_gateways=2)
+
+    for gateway, report in (("one", b"1"), ("two", b"2"), ("three", b"3"), ("one", b"4")):
+        await outcomes.report(gateway, {("digits", 1): report}, braked=False)
+    async with registry.store.reading() as rows:
+        reports = await rows.reports("digits", 1)
+
+    assert [(report.gateway, report.report) for report in reports] == [("one", b"4"), ("two", b"2")]
+
+
+async def test_operators_see_how_many_rollouts_are_where(registry: Registry):
+    """An alarm on paused rollouts needs their number."""
+    await registry.begin()
+    figures, snapshot = CollectorRegistry(), await take_snapshot(registry.store, registry.fleet)
+    metrics.register(figures, Broadcast(snapshot, 1), registry.fleet)
+
+    assert figures.get_sample_value("inferway_registry_rollouts", {"state": "pending"}) == 1
+    assert figures.get_sample_value("inferway_registry_rollouts", {"state": "paused"}) == 0
 
 
 async def test_samples_show_how_it_went(registry: Registry):
