@@ -362,11 +362,14 @@ def test_a_shadow_ends_with_its_comparison_and_moves_nothing(pairs: Pairs, words
     assert all(each.weight_basis_points == 0 for each in controller.rollout.transitions)
 
 
-def test_a_shadow_without_copies_pauses():
-    """It has nothing to say yet, and says so."""
+@pytest.mark.parametrize(("failed", "words"), [(0, "99 of the 100 pairs needed were compared"), (99, "does harm")])
+def test_a_shadow_with_too_few_copies_pauses(failed: int, words: str):
+    """It has little to say yet, and says what; also if that is bad."""
     controller = running(SHADOW)
-    assert controller.look(240.0) is State.PAUSED
-    assert "0 of the 100 pairs needed were compared" in controller.rollout.reason
+    controller.copied(CANDIDATE, Pairs(99, 99 - failed, mirrored_errors=failed))
+    assert controller.look(239.0) is State.RUNNING
+    assert controller.look(1.0) is State.PAUSED
+    assert words in controller.rollout.reason
 
 
 @ALL
