@@ -27,7 +27,7 @@ MAX_BYTES = 64 * 1024 * 1024
 TURN_SECONDS = 0.0002
 """What one turn takes, unless a single copy takes longer."""
 PAUSE_SECONDS = 0.001
-"""Between turns: copies take a sixth of the loop's time at most, and what comes meanwhile goes in one message."""
+"""Between turns, which so have a sixth of the loop's time at most; and what comes meanwhile goes in one message."""
 
 
 class Copy(Protocol):
