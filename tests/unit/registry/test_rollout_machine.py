@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from inferway_registry.rollouts import commands
+from inferway_registry.rollouts import commands, machine
 from inferway_registry.rollouts.facts import Pairs, Profile
 from inferway_registry.rollouts.rollout import OF_CONTROLLER, OF_GATEWAY, State, Thresholds
 from inferway_registry.rollouts.spec import Canary, Judging, OnInconclusive, Step, Strategy
@@ -274,9 +274,17 @@ def test_nobody_is_waited_for_after_fifteen_seconds():
     """A gateway that is cut off from the registry would hold a rollback for ever."""
     controller = running()
     controller.store(commands.abort(controller.rollout, controller.facts.now, "ann"))
+    controller.confirm()
     controller.know(gateways=0)
     assert controller.look(14.0) is State.ROLLING_BACK
     assert controller.look(1.0) is State.ROLLED_BACK
+
+
+def test_weights_that_are_not_published_yet_are_confirmed_by_nobody():
+    """All gateways route by the weights before: that is no news of these."""
+    controller = running()
+    aborted = commands.abort(controller.rollout, controller.facts.now, "ann")
+    assert machine.step(aborted, controller.facts) is aborted
 
 
 def test_blue_green_switches_all_users_at_once_and_keeps_the_way_back():
