@@ -35,17 +35,29 @@ class Controller:
         self._lookout = lookout
 
     async def run(self) -> None:
-        """Steps every rollout that goes on, each by one step; raises StoreUnavailable or StorageFull."""
+        """Steps every rollout that goes on, each by one step.
+
+        Raises StoreUnavailable, or an ExceptionGroup of what went wrong with single ones: no other waits for those.
+        """
         async with self._store.reading() as rows:
             active = await rows.active_rollouts()
+        wrong: list[Exception] = []
         for rollout in active:
-            async with self._store.reading() as rows:
-                sight = await self._lookout.look(rows, rollout)
-                due = await self._sample_is_due(rows, rollout)
-            if machine.step(rollout, sight.facts) != rollout:
-                await self._step(rollout)
-            elif due:
-                await self._sample(rollout)
+            try:
+                await self._look(rollout)
+            except Exception as error:  # noqa: BLE001 - it is raised below
+                wrong.append(error)
+        if wrong:
+            raise ExceptionGroup("rollouts that could not be stepped", wrong)
+
+    async def _look(self, rollout: Rollout) -> None:
+        async with self._store.reading() as rows:
+            sight = await self._lookout.look(rows, rollout)
+            due = await self._sample_is_due(rows, rollout)
+        if machine.step(rollout, sight.facts) != rollout:
+            await self._step(rollout)
+        elif due:
+            await self._sample(rollout)
 
     async def _step(self, rollout: Rollout) -> None:
         async def operation(change: Change) -> Rollout | None:

@@ -20,11 +20,12 @@ from inferway_registry.convert_figures import full_message
 from inferway_registry.lookout import Lookout, Sight
 from inferway_registry.outcomes import Outcomes
 from inferway_registry.resources import Action, Arm
+from inferway_registry.rollout_changes import Beginning
 from inferway_registry.rollouts import commands
 from inferway_registry.rollouts.rollout import Rollout, State
 from inferway_registry.rollouts.spec import BlueGreen, Mirror, Shadow
 from inferway_registry.routing import take_snapshot
-from inferway_registry.store.reader import Reader
+from inferway_registry.store.reader import GatewayReport, Reader
 from inferway_registry.watch import Broadcast
 from tests.unit.registry.rollout_bench import BY, CANDIDATE, QUICK, SIGNATURE, STABLE, Registry, build, registries
 from tests.unit.registry.rollout_gateway import StubGateway
@@ -430,6 +431,24 @@ async def test_gateways_that_restart_without_end_do_not_fill_the_database(regist
         reports = await rows.reports("digits", 1)
 
     assert [(report.gateway, report.report) for report in reports] == [("one", b"4"), ("two", b"2")]
+
+
+async def test_one_rollout_that_cannot_be_read_does_not_hold_the_others(registry: Registry):
+    """Whatever a faulty gateway may have left in the database for one endpoint."""
+    await registry.publish("broken")
+    await registry.publish("broken")
+    await registry.set_arms(Arm("v1", "broken", 1, 10_000), name="broken")
+    other = Beginning("broken", replace(QUICK, candidate=("broken", 2)), "salt")
+    await registry.ledger.apply(BY, lambda change: rollout_changes.create(change, other, registry.lookout.now()))
+    spoilt = GatewayReport("g", registry.lookout.now(), b"\xff")
+    async with registry.store.writing() as rows:
+        await rows.put_report("broken", 1, spoilt)
+    begun = await registry.begin()
+
+    with pytest.raises(ExceptionGroup):
+        await registry.controller.run()
+
+    assert (begun.state, (await registry.rollout()).state) == (State.PENDING, State.PREPARING)
 
 
 async def test_operators_see_how_many_rollouts_are_where(registry: Registry):

@@ -80,4 +80,4 @@ def _without_baseline(rollout: Rollout, now: datetime, principal: str) -> Rollou
 
 def _refused(rollout: Rollout, done: str) -> RolloutState:
     why = "it has ended" if not rollout.active else f"it is {rollout.state.name}"
-    return RolloutState(f"{rollout.name} cannot be {done}: {why}", resource=rollout.name)
+    return RolloutState(f"{rollout.name} cannot be {done}: {why}", rollout=rollout.name, state=rollout.state.name)
