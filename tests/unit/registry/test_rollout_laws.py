@@ -316,7 +316,7 @@ def seen(units: int, failing: float) -> Counts:
 
 TestAnyRollout = AnyRollout.TestCase
 TestAnyRollout.settings = settings(
-    max_examples=LONG_STEPS // STEPS_EACH or 300,
+    max_examples=LONG_STEPS // 50 or 300,
     stateful_step_count=STEPS_EACH,
     deadline=None,
     derandomize=not LONG_STEPS,
