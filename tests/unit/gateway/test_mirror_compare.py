@@ -176,6 +176,13 @@ def test_of_a_row_that_is_too_large_the_beginning_is_compared() -> None:
     assert (found.agrees, found.elements, found.rows) == (False, elements, 0)
 
 
+def test_numbers_that_are_too_large_to_be_added_are_compared_all_the_same() -> None:
+    """NumPy would warn, and a log would be full of it."""
+    found = difference(tensor([[3e38, 3e38]]), tensor([[3e38, -3e38]]))
+
+    assert (found.agrees, found.max_absolute, found.divergence) == (True, inf, 0.0)
+
+
 @given(
     st.lists(st.floats(width=32), min_size=6, max_size=6),
     st.lists(st.floats(width=32), min_size=6, max_size=6),

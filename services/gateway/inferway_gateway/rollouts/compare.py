@@ -154,24 +154,23 @@ def _no_difference(form: _Form) -> Difference:
     return Difference(form.output, True, True, elements=form.elements, rows=rows, same_top_rows=rows)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def _of_numbers(form: _Form, stable: bytes, candidate: bytes, tolerances: Tolerances) -> Difference:
     a, b = (numbers(form.datatype, raw, form.elements) for raw in (stable, candidate))
-    with np.errstate(invalid="ignore", over="ignore"):
-        distances = _distances(a, b)
-        sizes = np.abs(a)
-        within = form.datatype in FLOATING and _all_within(distances, sizes, tolerances)
-        difference = Difference(
-            form.output,
-            agrees=within,
-            within_tolerance=within,
-            max_absolute=float(distances.max(initial=0.0)),
-            max_relative=_largest_ratio(distances, sizes),
-            sum_absolute=float(distances.sum(where=np.isfinite(distances), dtype=np.float64)),
-            elements=form.elements,
-        )
-    return (
-        _with_rows(difference, a.reshape(-1, form.classes), b.reshape(-1, form.classes)) if form.classes else difference
+    distances, sizes = _distances(a, b), np.abs(a)
+    within = form.datatype in FLOATING and _all_within(distances, sizes, tolerances)
+    difference = Difference(
+        form.output,
+        agrees=within,
+        within_tolerance=within,
+        max_absolute=float(distances.max(initial=0.0)),
+        max_relative=_largest_ratio(distances, sizes),
+        sum_absolute=float(distances.sum(where=np.isfinite(distances), dtype=np.float64)),
+        elements=form.elements,
     )
+    if not form.classes:
+        return difference
+    return _with_rows(difference, a.reshape(-1, form.classes), b.reshape(-1, form.classes))
 
 
 def _distances(a: Numbers, b: Numbers) -> Numbers:
