@@ -112,11 +112,11 @@ def test_people_are_told_what_a_canary_waits_for():
     controller.count(met(2280), met(120))
     controller.look(10.0)
     assert outlook(controller) == (
-        "Goes on to 50 % when 1 min are over (50 s to go), it has met 300 units (120 so far) and no harm is found; "
+        "Goes on to 50 % after 1 min (50 s to go), when digits v2 has met 300 units (120 so far) and no harm is found; "
         "harm rolls back at once. If too little is seen it pauses in 3 min 50 s."
     )
     controller.store(commands.promote(controller.rollout, controller.facts.now, "ann"))
-    assert outlook(controller).startswith("Goes on to all users when ")
+    assert outlook(controller).startswith("Goes on to all users after 1 min (")
     controller.store(commands.pause(controller.rollout, controller.facts.now, "ann"))
     assert outlook(controller).startswith("Waits for somebody to resume, promote or abort it.")
     controller.store(commands.promote(controller.rollout, controller.facts.now, "ann", full=True))
@@ -124,7 +124,7 @@ def test_people_are_told_what_a_canary_waits_for():
         "Waits until every gateway routes by the new weights, 15 s at most, then watches for 5 min."
     )
     controller.look(15.0)
-    assert outlook(controller).startswith("Has succeeded in 5 min, if no harm is found.")
+    assert outlook(controller).startswith("Succeeds in 5 min if no harm is found.")
     controller.store(commands.abort(controller.rollout, controller.facts.now, "ann"))
     assert outlook(controller).endswith("15 s at most, then it has ended.")
     controller.confirm()
@@ -150,7 +150,7 @@ def test_people_are_told_how_many_pairs_agree():
     controller.copied(CANDIDATE, Pairs(50, 49))
     assert "(50 so far; between 84.5 % and 100.0 % agree, 98 % are asked for)" in outlook(controller)
     controller = running(SHADOW)
-    assert outlook(controller).startswith("Ends when 1 min are over (1 min to go) and 100 pairs")
+    assert outlook(controller).startswith("Ends after 1 min (1 min to go), when 100 pairs")
 
 
 def test_a_wrong_split_is_not_to_be_resumed():

@@ -45,8 +45,8 @@ def _running(rollout: Rollout, facts: Facts) -> str:
             goes_on = f"All users are switched when {_pairs(rollout, facts, mirror, min_pairs)}."
             limit = rollout.spec.prepare_seconds
         case Shadow(mirror, min_pairs, hold):
-            held = f"{words.span(hold)} are over ({_left(rollout, facts, hold)} to go) and "
-            goes_on = f"Ends when {held}{_pairs(rollout, facts, mirror, min_pairs)}; no traffic is moved."
+            held = f"{words.span(hold)} ({_left(rollout, facts, hold)} to go)"
+            goes_on = f"Ends after {held}, when {_pairs(rollout, facts, mirror, min_pairs)}; no traffic is moved."
             limit = moves.patience(hold)
     gives_up = "rolls back" if rollout.spec.on_inconclusive is OnInconclusive.ROLL_BACK else "pauses"
     return f"{goes_on} If too little is seen it {gives_up} in {_left(rollout, facts, limit)}."
@@ -58,14 +58,13 @@ def _canary(rollout: Rollout, strategy: Canary, facts: Facts) -> str:
     hold = strategy.steps[rollout.step].hold_seconds
     phases = judging.phases_of(rollout, facts)
     units = phases[-1].canary.units if phases else 0
-    needs = [
-        f"{words.span(hold)} are over ({_left(rollout, facts, hold)} to go)",
-        f"it has met {rollout.spec.judging.min_units:,} units ({units:,} so far)",
-    ]
+    held = f"{words.span(hold)} ({_left(rollout, facts, hold)} to go)"
+    candidate, needed = words.version(rollout.spec.candidate), rollout.spec.judging.min_units
+    needs = f"{candidate} has met {needed:,} units ({units:,} so far)"
     proof = rollout.spec.judging.errors_not_inferior
     if proof is not None and canary.asks_proof(rollout, strategy):
-        needs.append(f"errors are proven to be less than {proof:g} times as frequent")
-    return f"Goes on to {share} when {', '.join(needs)} and no harm is found; harm rolls back at once."
+        needs += f", errors are proven to be less than {proof:g} times as frequent"
+    return f"Goes on to {share} after {held}, when {needs} and no harm is found; harm rolls back at once."
 
 
 def _pairs(rollout: Rollout, facts: Facts, mirror: Mirror, needed: int) -> str:
@@ -79,7 +78,7 @@ def _pairs(rollout: Rollout, facts: Facts, mirror: Mirror, needed: int) -> str:
 
 def _baking(rollout: Rollout, facts: Facts) -> str:
     left = _left(rollout, facts, rollout.spec.bake_seconds)
-    return f"Has succeeded in {left}, if no harm is found. Until then an abort switches back at once."
+    return f"Succeeds in {left} if no harm is found. Until then an abort switches back at once."
 
 
 def _promoting(rollout: Rollout, facts: Facts) -> str:
