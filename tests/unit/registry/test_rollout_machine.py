@@ -236,6 +236,17 @@ def test_gateways_that_do_not_report_promote_nobody():
     assert controller.weight == 500
 
 
+@pytest.mark.parametrize("strategy", [BLUE_GREEN, SHADOW], ids=["blue/green", "shadow"])
+def test_pairs_of_gateways_that_do_not_report_any_more_end_nothing(strategy: Strategy):
+    """The same where copies are compared: what came since is not known."""
+    controller = running(strategy)
+    controller.copied(CANDIDATE, GOOD)
+    controller.know(gateways=0)
+    assert controller.look(239.0) is State.RUNNING
+    assert controller.look(361.0) is State.PAUSED
+    assert controller.rollout.reason.endswith("No gateway reports.")
+
+
 def test_a_bake_does_not_end_while_nobody_reports():
     """The version before would be let go while its successor may be failing."""
     controller = baking(CANARY)
