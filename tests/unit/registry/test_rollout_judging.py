@@ -57,6 +57,7 @@ def test_every_reason_of_an_error_is_an_error():
         ("above_p99",),
         ("schema",),
     ]
+    assert all(metric.without == errors.kinds for metric in (p95, p99, schema) if isinstance(metric, Rate))
 
 
 def test_counts_belong_to_the_weights_under_which_they_were_made():

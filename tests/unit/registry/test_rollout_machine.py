@@ -95,6 +95,15 @@ def test_a_stable_version_that_nobody_asks_is_waited_for_and_not_failed():
     assert controller.rollout.reason.startswith("no data: digits v1 gave 99 answers while it was watched")
 
 
+def test_a_baseline_may_take_longer_than_a_load():
+    """Somebody wants to see an hour of the stable version: that is no reason to give up."""
+    controller = Controller(fresh(replace(spec(), baseline_seconds=3600.0)))
+    controller.look()
+    controller.know(profile=Profile())
+    assert controller.look(3599.0) is State.PREPARING
+    assert controller.look(1.0) is State.PAUSED
+
+
 def test_workers_that_are_not_known_are_silence_and_no_failure():
     """After a restart of the registry its clock may be far beyond every deadline before the first worker reports."""
     controller = preparing()

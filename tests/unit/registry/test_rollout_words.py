@@ -69,6 +69,8 @@ def test_copies_go_to_the_version_that_users_do_not_get():
     """Before the switch to the new one, after it to the old one, paused or not; a canary has none."""
     assert mirrored(running(CANARY).rollout) is None
     before, after = running(BLUE_GREEN), baking(BLUE_GREEN)
+    switched = commands.promote(before.rollout, before.facts.now, "ann")
+    assert mirrored(switched) == MirrorDirective("models/digits/versions/1", BLUE_GREEN.mirror)
     for controller, name in ((before, "models/digits/versions/2"), (after, "models/digits/versions/1")):
         assert mirrored(controller.rollout) == MirrorDirective(name, BLUE_GREEN.mirror)
         paused = commands.pause(controller.rollout, controller.facts.now, "ann")
