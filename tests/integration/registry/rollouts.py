@@ -97,18 +97,17 @@ def rollouts(client: Client) -> RolloutServiceStub:
 
 
 @asynccontextmanager
-async def gateway(client: Client, name: str = "g1", units: int = 200) -> AsyncIterator[StubGateway]:
+async def gateway(client: Client, name: str = "g1", units: int = 500) -> AsyncIterator[StubGateway]:
     """A gateway that follows the routing of `digits`, meets units at a steady rate, and reports."""
     stub = StubGateway(name)
-    tasks = [asyncio.create_task(_report(client, stub, units))]
+    reporting = asyncio.create_task(_report(client, stub, units))
     try:
         yield stub
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    if not tasks[0].cancelled():
-        tasks[0].result()
+        reporting.cancel()
+        await asyncio.wait([reporting])
+    if not reporting.cancelled():
+        reporting.result()
 
 
 async def _report(client: Client, stub: StubGateway, units: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from inferway.errors import (
@@ -21,6 +23,7 @@ from inferway.registry.v1 import rollout_service_pb2 as pb
 from inferway.registry.v1.outcome_service_pb2 import ReportOutcomesRequest, RolloutOutcomes
 from inferway.registry.v1.outcome_service_pb2_grpc import OutcomeServiceStub
 from inferway.registry.v1.resources_pb2 import STREAM_POLICY_FINISH, Endpoint, MatchRule
+from inferway.registry.v1.watch_service_pb2 import RoutingSnapshot
 from tests.integration.registry.client import CALL_SECONDS, Client, refusal, request_id
 from tests.integration.registry.conftest import Start
 from tests.integration.registry.rollouts import (
@@ -77,6 +80,11 @@ async def test_a_canary_goes_to_everybody_and_tells_how_it_went(client: Client):
     assert (endpoint.automatic, endpoint.HasField("rollout")) == (False, False)
 
 
+async def routed(client: Client, until: Callable[[Endpoint], bool]) -> RoutingSnapshot:
+    """The routing, as soon as its only endpoint is as `until` wants it."""
+    return await snapshot_with(client, lambda seen: len(seen.endpoints) == 1 and until(seen.endpoints[0]))
+
+
 async def test_gateways_are_told_what_to_do_with_the_weights(client: Client):
     """Weights and what is counted under them are one snapshot, never two."""
     await two_versions(client)
@@ -84,11 +92,11 @@ async def test_gateways_are_told_what_to_do_with_the_weights(client: Client):
     own = MatchRule(match=rollouts_pb2.HeaderMatch(header="x-old", prefix="a"), arm="v1")
     await update(client, Endpoint(name="endpoints/digits", arms=[arm("v1", DIGITS_1, 10_000)], match_rules=[own]))
     await create(client, quick(match=matched))
+    preparing = await routed(client, lambda endpoint: endpoint.rollout.profiles)
     async with gateway(client):
-        preparing = await snapshot_with(client, lambda seen: seen.endpoints[0].rollout.profiles)
-        running = await snapshot_with(client, lambda seen: seen.endpoints[0].rollout.counts)
+        running = await routed(client, lambda endpoint: endpoint.rollout.counts)
         await abort(client)
-        ended = await snapshot_with(client, lambda seen: len(seen.endpoints[0].arms) == 1)
+        ended = await routed(client, lambda endpoint: len(endpoint.arms) == 1)
 
     (before,), (during,), (after,) = preparing.endpoints, running.endpoints, ended.endpoints
     assert list(before.arms) == [arm("v2", DIGITS_2, 0), arm("v1", DIGITS_1, 10_000)]
@@ -194,9 +202,9 @@ async def test_a_newer_version_does_not_move_an_endpoint_that_is_driven(client: 
     """A push during a rollout must not take over; not even after it."""
     await client.push(weights=b"1")
     await report(client, "w0", ready(DIGITS_1, DIGITS_2, "models/digits/versions/3"))
-    await snapshot_with(client, lambda seen: bool(seen.endpoints[0].arms))
+    await routed(client, lambda endpoint: len(endpoint.arms) == 1)
     await client.push(weights=b"2")
-    await snapshot_with(client, lambda seen: seen.endpoints[0].arms[0].version == DIGITS_2)
+    await routed(client, lambda endpoint: endpoint.arms[0].version == DIGITS_2)
     await create(client, quick(DIGITS_1))
 
     await client.push(weights=b"3")
