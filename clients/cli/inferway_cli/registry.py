@@ -173,7 +173,7 @@ class Registry:
             arms=() if automatic else endpoint.arms,
             automatic=automatic,
             stream_policy=streams,
-            match_rules=endpoint.match_rules,
+            match_rules=() if automatic else endpoint.match_rules,
             etag=endpoint.etag,
         )
         return await self.update_endpoint(wanted)

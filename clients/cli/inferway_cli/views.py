@@ -13,6 +13,7 @@ from inferway.registry.v1 import resources_pb2
 from inferway.status import from_status
 from inferway.type.v1 import tensor_pb2
 from inferway.worker.v1 import worker_service_pb2
+from inferway_cli.rollouts.spec import match_in_words
 from inferway_cli.serving_words import options_in_words, plan_in_short, policy_in_words, size, stream_policy_name
 
 
@@ -62,6 +63,8 @@ def endpoint_row(endpoint: resources_pb2.Endpoint) -> dict[str, Any]:
         "next": _short(endpoint.next_version) if endpoint.next_version else "",
         "generation": endpoint.generation,
         "streams": stream_policy_name(endpoint.stream_policy),
+        "rules": [f"{match_in_words(rule.match)} -> {rule.arm}" for rule in endpoint.match_rules],
+        "rollout": endpoint.rollout.rollout.removeprefix("endpoints/").replace("/rollouts/", "/"),
     }
 
 

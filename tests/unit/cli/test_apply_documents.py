@@ -144,3 +144,30 @@ def test_nothing_to_read_is_an_error(tmp_path: Path, content: bytes | None):
         file.write_bytes(content)
     with pytest.raises(CommandError):
         read_documents(str(file))
+
+
+def test_rules_send_calls_with_a_header_to_an_arm(tmp_path: Path):
+    """Testers get the new version first."""
+    rules = '[{header: x-tester, exact: "1", arm: b}, {header: x-team, prefix: core-, arm: a}]'
+    [document] = read_documents(written(tmp_path, f"kind: Endpoint\nname: e\nmatch: {rules}\n"))
+
+    assert isinstance(document, EndpointDocument)
+    told = [(rule.match.header, rule.match.exact, rule.match.prefix, rule.arm) for rule in document.rules or ()]
+    assert told == [("x-tester", "1", "", "b"), ("x-team", "", "core-", "a")]
+
+
+@pytest.mark.parametrize(
+    ("match", "told"),
+    [
+        ("[{header: x-tester, arm: b}]", "a match is {header: x-tester"),
+        ("[{header: x-tester, exact: a, prefix: b, arm: b}]", "a match is {header: x-tester"),
+        ("[{header: X-Tester, exact: a, arm: b}]", "header must be in lower case"),
+        ("[{header: x-tester, exact: a}]", "arm is missing"),
+        ("[{header: x-tester, exact: a, arm: B}]", "'B' is not permitted"),
+        ("[{header: x-tester, exact: a, arm: b}]\nautomatic: true", "an automatic endpoint has one arm"),
+    ],
+)
+def test_rules_that_are_no_good_are_told(tmp_path: Path, match: str, told: str):
+    """Before anything is done."""
+    found = problems(tmp_path, f"kind: Endpoint\nname: e\nmatch: {match}\n")
+    assert any(told in problem for problem in found)

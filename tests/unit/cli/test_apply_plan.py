@@ -260,9 +260,31 @@ def test_arms_say_only_where_rollouts_begin(planned: Planned):
     assert [type(act).__name__ for act in new.acts] == ["Route", "Begin"]
 
 
+def test_traffic_that_a_rollout_drives_is_left_to_it(planned: Planned):
+    """All is checked before anything is done, so the registry's refusal must not come half-way."""
+    present = driven()
+    present.endpoints["affine"].rollout.rollout = "endpoints/affine/rollouts/3"
+    told = refused(planned, "kind: Endpoint\nname: affine\narms: [{version: affine/2}]\n", present)
+
+    assert "endpoints/affine/rollouts/3 drives its traffic" in told
+    assert len(planned("kind: Endpoint\nname: affine\nstreams: finish\n", present).acts) == 1
+
+
 def test_a_rollout_needs_users(planned: Planned):
     """Without an endpoint nobody could tell good from bad; an automatic one takes no rollouts."""
     assert "there is no endpoint 'affine'" in refused(planned, ROLLOUT, there(version(2), version(1)))
     automatic = f"kind: Endpoint\nname: affine\nautomatic: true\n---\n{ROLLOUT}"
     assert "cannot be automatic" in refused(planned, automatic, driven())
     assert "affine has no version 7" in refused(planned, ROLLOUT.replace("2", "7"), driven())
+
+
+def test_rules_of_an_endpoint_change_only_where_a_document_has_some(planned: Planned):
+    """A document that leaves them out has no opinion on them; an empty list takes them away."""
+    present = driven()
+    header = rollouts_pb2.HeaderMatch(header="x-tester", exact="1")
+    present.endpoints["affine"].match_rules.add(match=header, arm="v1")
+    text = "kind: Endpoint\nname: affine\narms: [{version: affine/1}]\n"
+
+    assert planned(text, present).acts == ()
+    assert planned(text + 'match: [{header: x-tester, exact: "1", arm: v1}]\n', present).acts == ()
+    assert differences(planned(text + "match: []\n", present)) == [("match", "x-tester=1 -> v1", "")]

@@ -28,7 +28,7 @@ endpoint: affine
 to: 2
 steps: [{weight: 5%, hold: 20s}, {weight: 25%, hold: 500ms}]
 baseline: 10s
-bake: 0s
+bake: 5s
 judge: {min_units: 100, output_margin: 0}
 match: [{header: x-tester, exact: "1"}]
 on_inconclusive: roll_back
@@ -146,6 +146,34 @@ async def test_everything_that_is_wrong_with_a_file_has_its_line(inferway: Infer
     assert done.code == 1
     assert [line.split(":")[2] for line in lines] == ["3", "8", "6", "6", "4", "5", "7"]
     assert "did you mean 'steps'" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("bake: 0s", "bake must be a time of more than 0s"),
+        ("bake: 721h", "and of 720h at most"),
+        ("judge: {alpha: 0.6}", "alpha must be more than 0, and at most 0.5"),
+        ("judge: {error_margin: 0.5}", "error_margin must be a number of times, from 1"),
+        ("judge: {output_margin: 0.5}", "output_margin must be 0, or from 1"),
+        ("judge: {error_margin: 3, errors_not_inferior: 2}", "must be more than error_margin"),
+        ("judge: {min_units: 0}", "min_units must be a number of units, from 1"),
+        ("strategy: shadow\nmirror: {min_agreement: 0}", "min_agreement must be more than 0"),
+        ("strategy: shadow\nmirror: {sample: 0%}", "sample must be more than 0%"),
+        ("steps: [{hold: 5s}]", "weight is missing"),
+        ("strategy: green", "strategy must be canary, blue-green or shadow"),
+    ],
+)
+async def test_what_the_registry_would_refuse_is_told_with_its_line(
+    inferway: Inferway, registry: RolloutRegistry, tmp_path: Path, text: str, told: str
+):
+    """`apply` checks all before it does anything, so it must know."""
+    (tmp_path / "r.yaml").write_text(f"kind: Rollout\nto: 2\n{text}\n")
+    done = await inferway("rollout", "start", "affine", "-f", str(tmp_path / "r.yaml"))
+
+    assert (done.code, registry.requests) == (1, [])
+    assert "r.yaml:" in done.stderr
+    assert told in done.stderr
 
 
 async def test_a_refusal_says_what_to_do(inferway: Inferway, registry: RolloutRegistry):

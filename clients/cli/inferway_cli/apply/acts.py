@@ -128,6 +128,8 @@ class Route:
     automatic: bool
     salt: str
     streams: resources_pb2.StreamPolicy.ValueType
+    rules: tuple[resources_pb2.MatchRule, ...] | None
+    """None: as they are."""
     differences: tuple[Difference, ...]
 
     @property

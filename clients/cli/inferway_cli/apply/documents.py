@@ -16,6 +16,8 @@ arms:                            # or automatic: true, for an endpoint of a mode
   - {arm: canary, version: digits/latest, weight: 1000}
 salt: checkout-2026
 streams: finish                  # or migrate
+match:                           # calls with a header get an arm, whatever the weights; the first that fits decides
+  - {header: x-tester, exact: "1", arm: canary}      # or prefix
 
 Everything but kind and name may be left out, and is left alone then. `rollout_documents` has the third kind.
 """
@@ -32,7 +34,7 @@ from inferway import names
 from inferway.registry.v1 import resources_pb2
 from inferway_cli.apply import values
 from inferway_cli.apply.nodes import Place, Problems, Section, Unfit, suggestion
-from inferway_cli.apply.rollout_documents import RolloutDocument, read_rollout
+from inferway_cli.apply.rollout_documents import RolloutDocument, read_match, read_rollout
 from inferway_cli.apply.values import FULL_WEIGHT, LATEST, THIS, Label
 from inferway_cli.local_model import KINDS as RUNTIMES
 from inferway_cli.tuning import AUTO, BOUNDS, Bound, Options
@@ -80,6 +82,8 @@ class EndpointDocument:
     automatic: bool = False
     salt: str = ""
     streams: resources_pb2.StreamPolicy.ValueType = resources_pb2.STREAM_POLICY_UNSPECIFIED
+    rules: tuple[resources_pb2.MatchRule, ...] | None = None
+    """None: as they are."""
 
 
 Document: TypeAlias = ModelDocument | EndpointDocument | RolloutDocument
@@ -196,12 +200,14 @@ def _bounded(bound: Bound) -> Callable[[object], Options]:
 
 def _endpoint(section: Section, name: str, folder: Path) -> EndpointDocument:
     del folder  # an endpoint names no files
-    section.only(("kind", "name", "arms", "automatic", "salt", "streams"))
+    section.only(("kind", "name", "arms", "automatic", "salt", "streams", "match"))
     automatic = section.read("automatic", values.truth, False)
     entries = section.sections("arms")
     arms = [_arm(entry, name, alone=len(entries) == 1) for entry in entries]
     if automatic and "arms" in section:
         section.complain("automatic", "an automatic endpoint sets its arms itself; leave one of the two out")
+    if automatic and "match" in section:
+        section.complain("match", "an automatic endpoint has one arm, whose name changes; leave one of the two out")
     if "automatic" in section and not automatic and "arms" not in section:
         section.complain("automatic", "an endpoint that is not automatic needs arms")
     if "arms" in section:
@@ -214,7 +220,19 @@ def _endpoint(section: Section, name: str, folder: Path) -> EndpointDocument:
         automatic=automatic,
         salt=section.read("salt", _salt, ""),
         streams=resources_pb2.StreamPolicy.Value(f"STREAM_POLICY_{streams.upper()}"),
+        rules=_rules(section) if "match" in section else None,
     )
+
+
+def _rules(section: Section) -> tuple[resources_pb2.MatchRule, ...]:
+    found = []
+    for entry in section.sections("match"):
+        match = read_match(entry, "arm")
+        arm = entry.read("arm", lambda value: names.check_segment(values.text(value), "arm"), "")
+        if "arm" not in entry:
+            entry.complain("arm", "arm is missing: the one that such calls get")
+        found.append(resources_pb2.MatchRule(match=match, arm=arm))
+    return tuple(found)
 
 
 def _arm(section: Section, endpoint: str, *, alone: bool) -> ArmDocument | None:

@@ -75,9 +75,16 @@ def _wanted(act: Route, versions: Sequence[str], now: Endpoint | None) -> Endpoi
         salt=act.salt,
         automatic=act.automatic,
         stream_policy=act.streams,
-        match_rules=now.match_rules if now is not None else (),
+        match_rules=_rules(act, now),
         etag=now.etag if now else "",
     )
+
+
+def _rules(act: Route, now: Endpoint | None) -> Sequence[resources_pb2.MatchRule]:
+    """Those that are asked for, else those that there are; an automatic endpoint has none."""
+    if act.rules is not None:
+        return act.rules
+    return now.match_rules if now is not None and not act.automatic else ()
 
 
 def _arm(share: Share, version: str) -> resources_pb2.Arm:
@@ -106,4 +113,5 @@ def _settings(endpoint: Endpoint | None) -> object:
     if endpoint is None:
         return None
     arms = () if endpoint.automatic else tuple((arm.arm, arm.version, arm.weight_basis_points) for arm in endpoint.arms)
-    return endpoint.automatic, arms, endpoint.salt, endpoint.stream_policy
+    rules = tuple(map(resources_pb2.MatchRule.SerializeToString, endpoint.match_rules))
+    return endpoint.automatic, arms, endpoint.salt, endpoint.stream_policy, rules

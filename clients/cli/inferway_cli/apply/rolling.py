@@ -22,14 +22,14 @@ Rollout = rollouts_pb2.Rollout
 def begun_from(
     document: EndpointDocument, rollouts: Mapping[str, RolloutDocument], present: Present
 ) -> EndpointDocument:
-    """The endpoint's document, without arms where a rollout of the documents moves its traffic.
+    """The endpoint's document, without arms, salt and rules where a rollout of the documents moves its traffic.
 
-    Beside a rollout, arms say where traffic begins: they hold for an endpoint that is new or automatic. What rollouts
+    Beside a rollout they say where traffic begins: they hold for an endpoint that is new or automatic. What rollouts
     have moved since must not be moved back by the file that asked for them.
     """
     seen = present.endpoints.get(document.name)
     if document.name in rollouts and seen is not None and not seen.automatic:
-        return replace(document, arms=())
+        return replace(document, arms=(), salt="", rules=None)
     return document
 
 

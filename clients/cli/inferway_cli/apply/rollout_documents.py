@@ -25,6 +25,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
+from math import inf, nan
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -34,16 +35,18 @@ from inferway_cli.apply import values
 from inferway_cli.apply.nodes import Place, Section, Unfit
 from inferway_cli.rollouts.spec import EXAMPLES, ON_INCONCLUSIVE, STRATEGIES, Spec
 
-MAX_SECONDS = 7 * 24 * 3_600
-MAX_DESCRIPTION_CHARACTERS = 1_000
+MAX_SECONDS = 30 * 24 * 3_600
+MAX_STEPS = 100
+MAX_MATCHES = 32
+MAX_TEXT_CHARACTERS = 1_024
+MAX_MARGIN = 1_000
+MAX_ALPHA = 0.5
 _COMMON = ("kind", "endpoint", "to", "strategy", "baseline", "bake", "prepare_timeout", "judge", "match")
 _KEYS = {
     "canary": (*_COMMON, "on_inconclusive", "description", "supersede", "steps"),
     "blue-green": (*_COMMON, "on_inconclusive", "description", "supersede", "mirror", "min_pairs"),
     "shadow": (*_COMMON, "on_inconclusive", "description", "supersede", "mirror", "min_pairs", "hold"),
 }
-_JUDGED = ("alpha", "error_margin", "p95_margin", "p99_margin", "output_margin", "errors_not_inferior")
-_COMPARED = ("absolute_tolerance", "relative_tolerance", "min_agreement")
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3_600)}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
 _STEP = "a step is {weight: 5%, hold: 30s}"
@@ -93,8 +96,8 @@ def duration(value: object) -> Duration:
         amount = Decimal(str(value))
     else:
         raise Unfit("a time such as 20s, 500ms or 2m")
-    if not 0 <= amount <= MAX_SECONDS:
-        raise Unfit("a time of 0s to 168h")
+    if not 0 < amount <= MAX_SECONDS:
+        raise Unfit(f"a time of more than 0s, and of {MAX_SECONDS // 3_600}h at most")
     return Duration(seconds=int(amount), nanos=int(amount % 1 * 10**9))
 
 
@@ -102,7 +105,11 @@ def steps_of(weights: Iterable[tuple[int, Duration | None]]) -> list[rollouts_pb
     """Steps of a canary; raises Unfit unless their weights ascend between nothing and everything."""
     steps = [rollouts_pb2.CanaryStep(weight_basis_points=weight, hold=hold) for weight, hold in weights]
     shares = [step.weight_basis_points for step in steps]
-    if not shares or shares != sorted(set(shares)) or not 0 < shares[0] <= shares[-1] < values.FULL_WEIGHT:
+    if (
+        not 0 < len(shares) <= MAX_STEPS
+        or shares != sorted(set(shares))
+        or not 0 < shares[0] <= shares[-1] < values.FULL_WEIGHT
+    ):
         raise Unfit("steps whose weights ascend between 0% and 100%; everything comes after the last one")
     return steps
 
@@ -139,18 +146,22 @@ def _read_mirror(section: Section, mirror: rollouts_pb2.MirrorSpec) -> None:
     section.only(("sample", "examples", *_COMPARED))
     mirror.sample_basis_points = section.read("sample", _sample, 0)
     mirror.examples = section.read("examples", _choice(EXAMPLES), mirror.examples)
-    for key in _COMPARED:
-        _set(mirror, section, key, _figure)
+    for key, parse in _COMPARED.items():
+        _set(mirror, section, key, parse)
 
 
 def _read_judging(section: Section, judging: rollouts_pb2.JudgingSpec) -> None:
     section.only((*_JUDGED, "min_units"))
     _set(judging, section, "min_units", lambda value: values.number(value, "a number of units, from 1"))
-    for key in _JUDGED:
-        _set(judging, section, key, _figure)
+    for key, parse in _JUDGED.items():
+        _set(judging, section, key, parse)
+    if 0 < judging.errors_not_inferior <= (judging.error_margin or 1):
+        section.complain("errors_not_inferior", "errors_not_inferior must be more than error_margin")
 
 
 def _matches(section: Section) -> list[rollouts_pb2.HeaderMatch]:
+    if len(section.sections("match")) > MAX_MATCHES:
+        section.complain("match", f"match has more than {MAX_MATCHES} entries")
     return [match for entry in section.sections("match") if (match := read_match(entry)) is not None]
 
 
@@ -179,14 +190,19 @@ def _choice(words: tuple[str, ...]) -> Callable[[object], Any]:
     return lambda value: words.index(values.one_of(*words)(value)) + 1
 
 
-def _figure(value: object) -> float:
-    try:
-        figure = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else -1.0
-    except ValueError:
-        figure = -1.0
-    if not 0 <= figure < float("inf"):
-        raise Unfit("a number of at least 0")
-    return figure
+def _number(wanted: str, fits: Callable[[float], bool]) -> Callable[[object], float]:
+    """A parser for numbers; YAML reads 1e-5 as text."""
+
+    def parse(value: object) -> float:
+        try:
+            figure = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else nan
+        except ValueError:
+            figure = nan
+        if not fits(figure):
+            raise Unfit(wanted)
+        return figure
+
+    return parse
 
 
 def _sample(value: object) -> int:
@@ -202,6 +218,22 @@ def _header(value: object) -> str:
 
 
 def _description(value: object) -> str:
-    if len(values.text(value)) > MAX_DESCRIPTION_CHARACTERS:
-        raise Unfit(f"text of at most {MAX_DESCRIPTION_CHARACTERS} characters")
+    if len(values.text(value)) > MAX_TEXT_CHARACTERS:
+        raise Unfit(f"text of at most {MAX_TEXT_CHARACTERS} characters")
     return values.text(value)
+
+
+_MARGIN = _number(f"a number of times, from 1 to {MAX_MARGIN}", lambda figure: 1 <= figure <= MAX_MARGIN)
+_JUDGED = {
+    "alpha": _number(f"more than 0, and at most {MAX_ALPHA}", lambda figure: 0 < figure <= MAX_ALPHA),
+    "error_margin": _MARGIN,
+    "p95_margin": _MARGIN,
+    "p99_margin": _MARGIN,
+    "output_margin": _number(f"0, or from 1 to {MAX_MARGIN}", lambda figure: figure == 0 or 1 <= figure <= MAX_MARGIN),
+    "errors_not_inferior": _number(f"more than 1, and at most {MAX_MARGIN}", lambda figure: 1 < figure <= MAX_MARGIN),
+}
+_COMPARED = {
+    "absolute_tolerance": _number("a number of at least 0", lambda figure: 0 <= figure < inf),
+    "relative_tolerance": _number("a number from 0 to 1", lambda figure: 0 <= figure <= 1),
+    "min_agreement": _number("more than 0, and at most 1", lambda figure: 0 < figure <= 1),
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from inferway import names
 from inferway.registry.v1 import resources_pb2
@@ -12,6 +12,7 @@ from inferway_cli.apply.documents import ArmDocument, EndpointDocument
 from inferway_cli.apply.nodes import Problems
 from inferway_cli.apply.outlook import Outlook, Unknown
 from inferway_cli.apply.present import Present
+from inferway_cli.rollouts.spec import match_in_words
 from inferway_cli.serving_words import stream_policy_name
 
 _NUMBERED = re.compile(r"v[0-9]+")
@@ -38,6 +39,10 @@ def route(
     differences = _differences(document, before, good)
     if not differences:
         return None
+    if before.rollout.rollout and {difference.field for difference in differences} != {"streams"}:
+        problems.add(
+            document.place, f"{before.rollout.rollout} drives its traffic; abort it, or wait until it has ended"
+        )
     return Route(
         endpoint=document.name,
         seen=seen,
@@ -46,6 +51,7 @@ def route(
         automatic=document.automatic or (not good and before.automatic),
         salt=document.salt,
         streams=document.streams,
+        rules=document.rules,
         differences=differences,
     )
 
@@ -100,7 +106,13 @@ def _differences(
     if document.streams and document.streams != before.stream_policy:
         was, will = stream_policy_name(before.stream_policy), stream_policy_name(document.streams)
         differences.append(Difference("streams", was, will))
+    if document.rules is not None and [*document.rules] != [*before.match_rules]:
+        differences.append(Difference("match", _rules(before.match_rules), _rules(document.rules)))
     return tuple(differences)
+
+
+def _rules(rules: Iterable[resources_pb2.MatchRule]) -> str:
+    return ", ".join(f"{match_in_words(rule.match)} -> {rule.arm}" for rule in rules)
 
 
 def _arms(before: resources_pb2.Endpoint, shares: tuple[Share, ...]) -> list[Difference]:

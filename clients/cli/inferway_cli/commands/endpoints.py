@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -56,11 +56,18 @@ def endpoint(
             return await client.set_endpoint(found, automatic=follows, streams=policy)
 
     row = endpoint_row(run(act()))
-    if as_json:
-        print_json(row)
-        return
+    print_json(row) if as_json else _print_row(name, row)
+
+
+def _print_row(name: str, row: dict[str, Any]) -> None:
     follows = ", following the newest version" if row["automatic"] else ""
     out.print(f"{name}: {', '.join(pairs(row['arms'])) or 'no traffic yet'}{follows}", markup=False)
     if row["next"]:
         out.print(f"next: {row['next']}, as soon as a worker has it ready", markup=False)
+    for rule in row["rules"]:
+        out.print(f"calls with {rule}, whatever the weights", markup=False)
+    if row["rollout"]:
+        out.print(
+            f"rollout {row['rollout']} drives it; `inferway rollout status {name}` shows how it goes", markup=False
+        )
     out.print(f"streams, when the versions change: {_IN_WORDS[row['streams']]}", markup=False)

@@ -63,7 +63,7 @@ def in_words(spec: Spec) -> dict[str, str]:
     told["baseline"], told["bake"] = seconds(full.baseline), seconds(full.bake)
     told["prepare_timeout"] = seconds(full.prepare_timeout)
     told["judge"] = ", ".join(f"{field.name} {value:g}" for field, value in full.judging.ListFields())
-    told["match"] = ", ".join(map(_match, full.match))
+    told["match"] = ", ".join(map(match_in_words, full.match))
     told["on_inconclusive"] = ON_INCONCLUSIVE[full.on_inconclusive - 1]
     told["description"] = full.description
     return {key: text for key, text in told.items() if text}
@@ -90,6 +90,12 @@ def seconds(duration: Duration) -> str:
 def percent(basis_points: int) -> str:
     """`12.5%`."""
     return f"{basis_points / 100:g}%"
+
+
+def match_in_words(match: rollouts_pb2.HeaderMatch) -> str:
+    """`x-tester=1`, or `x-tester^=1` for how a value begins."""
+    sign = "=" if match.WhichOneof("value") == "exact" else "^="
+    return f"{match.header}{sign}{match.exact or match.prefix}"
 
 
 def _hold(message: Any, field: str, default: int) -> None:
@@ -135,8 +141,3 @@ def _mirror(mirror: rollouts_pb2.MirrorSpec, min_pairs: int) -> dict[str, str]:
     parts.append(f"tolerances {mirror.absolute_tolerance:g} and {mirror.relative_tolerance:g}")
     parts.append(f"examples {EXAMPLES[mirror.examples - 1]}")
     return {"mirror": ", ".join(parts), "min_pairs": f"{min_pairs:,}"}
-
-
-def _match(match: rollouts_pb2.HeaderMatch) -> str:
-    sign = "=" if match.WhichOneof("value") == "exact" else "^="
-    return f"{match.header}{sign}{match.exact or match.prefix}"
