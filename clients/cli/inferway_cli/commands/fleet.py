@@ -125,4 +125,5 @@ def _print_status(status: dict[str, Any]) -> None:
     workers = [{**row, "versions": pairs(row["versions"])} for row in status["workers"]]
     print_table("\nworkers", ("worker", "state", "versions"), workers, "no workers")
     endpoints = [{**row, "traffic": pairs(row["arms"])} for row in status["endpoints"]]
-    print_table("\nendpoints", ("endpoint", "traffic", "next"), endpoints, "no endpoints: `inferway push NAME PATH`")
+    columns = ("endpoint", "traffic", "next", "rollout")
+    print_table("\nendpoints", columns, endpoints, "no endpoints: `inferway push NAME PATH`")

@@ -152,6 +152,7 @@ def watch(
 
     Exits with 0 if it succeeded and with 3 if it was rolled back or failed. Ctrl-C
     ends the watching, and not the rollout. Without a terminal there are plain lines.
+    A paused rollout waits for somebody, and so does this, unless `--until paused`.
 
     Examples:
         inferway rollout watch digits
