@@ -73,7 +73,14 @@ for _group, _commands in _COMMANDS.items():
         app.command(_name, rich_help_panel=_group)(_interruptible(_function))
 
 _rollout = typer.Typer(
-    help="Bring a version to users step by step, judged by what it does to them, and back by itself if it does harm.",
+    help="""Bring a version to users step by step, judged by what it does to them, and back by itself if it does harm.
+
+        inferway endpoint digits --manual        what is published moves nobody
+        inferway push digits ./better-model
+        inferway rollout start digits --to 2     a canary; others by --strategy
+        inferway rollout watch digits            evidence, what comes next, and why
+        inferway rollout report digits           one page, with plots
+    """,
     no_args_is_help=True,
     rich_markup_mode="rich",
 )

@@ -47,11 +47,12 @@ def apply(
     """Make models, endpoints and rollouts as files describe them, so that what is served lives in git.
 
     Shows first what differs, then does it: versions, bounds, policies, aliases,
-    endpoints, rollouts. All is checked before anything is done. What somebody else changed
-    meanwhile is not overwritten. Applied again, it goes on where it stopped, or
-    says that there is nothing to do. Nothing described is deleted, and what a
-    document leaves out stays as it is. Paths are relative to their file; weights
-    are per cent or basis points.
+    endpoints, rollouts. All is checked before anything is done. What somebody
+    else changed meanwhile is not overwritten. Applied again, it goes on where it
+    stopped, or says that there is nothing to do. Nothing described is deleted, and
+    what a document leaves out stays as it is. Paths are relative to their file;
+    weights are per cent or basis points. Beside a rollout, arms say where the
+    traffic of an endpoint begins; what rollouts have moved is not moved back.
 
     \b
     A file has documents, with `---` between them:
@@ -71,7 +72,7 @@ def apply(
           - {arm: canary, version: digits/latest, weight: 1000}
         ---
         kind: Rollout                       # `inferway rollout start --help`
-        endpoint: digits
+        endpoint: line                      # whose traffic has one version
         to: this                            # or 2, champion, latest
         steps: [{weight: 5%, hold: 30s}, {weight: 25%, hold: 30s}]
 

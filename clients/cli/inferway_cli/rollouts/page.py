@@ -34,9 +34,9 @@ _STRATEGIES = {
     "shadow": "Copies of requests go to the candidate, and both answers are compared. No user gets an answer of it.",
 }
 _EVIDENCE = (
-    "Evidence says by how much what was seen is likelier if the candidate does harm than if it does none; of what is to "
-    "be proven safe, the other way round. 50 to 1 is strong. Where the plot says 1 it decides. Looking often does not "
-    "make false alarms likelier: that chance is fixed for the whole rollout."
+    "Evidence says by how much what was seen is likelier if the candidate does harm than if it does none; of what is "
+    "to be proven safe, the other way round. 50 to 1 is strong. Where the plot says 1 it decides. Looking often makes "
+    "no false alarms likelier: their chance is fixed for the whole rollout."
 )
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 60rem; margin: 2rem auto;
