@@ -29,6 +29,8 @@ an envelope in it, so what comes meanwhile waits, unbound, and goes together. A 
 first, and then there is nothing to wait for; of a slower one, a worker has the next frame before it is done."""
 MAX_LARGE_CALLS = 4
 """Envelopes that one worker gets outside its links at once; they take no credit, so something must bound them."""
+MAX_LARGE_COPIES = 2
+"""A copy is one of them only while fewer are out: those for a version that hangs must leave some to users of others."""
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 """Of inputs in one frame, unless a single envelope has more: far from the limit of a message, whoever set that."""
 MAX_UNANSWERED = 4096
@@ -170,7 +172,7 @@ class Lane:
     def has_room(self, envelope: Envelope, now: float) -> bool:
         """Whether `envelope` may be bound at `now`."""
         if envelope.byte_count > self._max_envelope_bytes:
-            return self.worker.large_calls < MAX_LARGE_CALLS
+            return self.worker.large_calls < (MAX_LARGE_COPIES if envelope.is_copy else MAX_LARGE_CALLS)
         version = envelope.version.name
         if self._credits.get(version, 0) <= 0 or len(self._outstanding) >= MAX_UNANSWERED:
             return False

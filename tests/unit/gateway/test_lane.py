@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from inferway_gateway.lane import FRAME_SECONDS, MAX_FRAME_BYTES, MAX_LARGE_CALLS, MAX_UNANSWERED_FRAMES, Flight
+from inferway_gateway.lane import (
+    FRAME_SECONDS,
+    MAX_FRAME_BYTES,
+    MAX_LARGE_CALLS,
+    MAX_LARGE_COPIES,
+    MAX_UNANSWERED_FRAMES,
+    Flight,
+)
 from inferway_gateway.workers import Worker
 from tests.unit.gateway.builders import FakeCarrier, FakeLoop, envelope, lane, version
 
@@ -122,6 +129,19 @@ async def test_large_envelopes_need_no_credit_but_are_bounded_per_worker() -> No
     assert one.take_frame().flights == []
     one.release(1)
     assert other.has_room(envelope(byte_count=101), 0.0)
+
+
+async def test_large_copies_leave_room_for_large_requests_of_users() -> None:
+    """A candidate that hangs would keep every large call of its worker, and users of other versions would wait."""
+    one = lane(max_envelope_bytes=100)
+    copy, users = envelope(byte_count=101), envelope(byte_count=101)
+    copy.is_copy = True
+    for _ in range(MAX_LARGE_COPIES):
+        assert one.has_room(copy, 0.0)
+        one.bind(Flight(copy, FakeLoop().create_future()), 0.0)
+
+    assert not one.has_room(copy, 0.0)
+    assert one.has_room(users, 0.0)
 
 
 async def test_a_large_envelope_given_up_is_cancelled() -> None:
