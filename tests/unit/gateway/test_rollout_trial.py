@@ -6,10 +6,19 @@ from dataclasses import replace
 
 import pytest
 
-from inferway.errors import InvalidField, ModelFailed, WorkerLost
+from inferway.datatypes import Datatype
+from inferway.errors import Cancelled, InvalidField, ModelFailed, WorkerLost
 from inferway_gateway.rollouts.plan import MirrorPlan, RolloutPlan
-from tests.unit.gateway.builders import version
+from inferway_gateway.signature import TensorSpec
+from inferway_gateway.state import StatePlan, StateSpec
+from tests.unit.gateway.builders import ECHO, version
 from tests.unit.gateway.rollout_bed import BROKEN, FINE, PLAN, ROLLOUT, Bed, answer
+
+WITH_STATE = replace(
+    ECHO,
+    inputs=(TensorSpec("state", Datatype.FP32, (-1, 1)), *ECHO.inputs),
+    outputs=(TensorSpec("next", Datatype.FP32, (-1, 1)), *ECHO.outputs),
+)
 
 
 def test_both_arms_are_counted_under_the_weights_by_which_units_were_sent():
@@ -68,6 +77,32 @@ def test_after_slow_start_latency_and_outputs_of_both_arms_count():
 
     assert (bed.stable.events, bed.stable.bins) == ({"above_p95": 1}, {"y": [1, 0, 0]})
     assert (bed.candidate.events, bed.candidate.bins) == ({"above_p95": 1, "above_p99": 1}, {"y": [0, 0, 1]})
+
+
+def test_who_hangs_up_late_has_met_a_slow_version():
+    """Callers of a version that hangs may never meet an error: without them it would look better than any other."""
+    bed = Bed()
+    bed.ask("v2", Cancelled("too slow for me"), seconds=5.0)
+    cold = dict(bed.candidate.events)
+    bed.warm_up()
+    bed.ask("v2", Cancelled("too slow for me"), seconds=0.15)
+    bed.ask("v1", Cancelled("not needed any more"), seconds=0.05)
+
+    assert (cold, bed.candidate.events, bed.stable.events) == ({}, {"above_p95": 1}, {})
+    assert bed.braked == []
+
+
+def test_an_answer_that_leaves_a_session_without_its_state_is_an_error():
+    """So it is to the user, though the worker was content: the session cannot go on."""
+    bed = Bed()
+    sent = bed.send("v2")
+    assert sent is not None
+    request, observer = sent
+    plan = StatePlan(WITH_STATE, (StateSpec("state", "next", Datatype.FP32, (1,), bytes(4)),))
+    request.version = replace(version(2), stateful={"serving_default": plan})
+    observer.ended(request, FINE, bed.now)
+
+    assert bed.candidate.events == {"MODEL_FAILED": 1}
 
 
 def test_without_thresholds_no_answer_is_slow():

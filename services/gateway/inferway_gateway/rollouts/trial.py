@@ -2,6 +2,7 @@
 
     sent by chance ─► a unit of its arm, under the weights of then
     failed ─► an error ─► the brake is asked
+    given up ─► too slow?
     answered ─► schema ─► too slow? ─► in which bin?
 
 The stable version's answers make its profile as long as that is learned, and whatever ended is offered for a copy.
@@ -14,7 +15,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inferway.errors import InferwayError
+from inferway.errors import Cancelled, InferwayError
 from inferway_gateway.envelope import Envelope
 from inferway_gateway.rollouts.brake import why_stop
 from inferway_gateway.rollouts.faults import is_versions_fault
@@ -78,9 +79,11 @@ class Trial:
             self.tally.meet(arm, decision.generation, decision.unit)
         return Watch(self, arm, decision.unit, is_candidate, is_judged)
 
-    def failed(self, watch: Watch, error: InferwayError) -> None:
+    def failed(self, watch: Watch, envelope: Envelope, error: InferwayError, seconds: float) -> None:
         """It ended with an error."""
         watch.arm.count_error(error.reason)
+        if isinstance(error, Cancelled) and self._is_compared(watch, envelope):
+            self._time(watch, seconds)  # whoever hangs up on a version that hangs would never meet an error
         if not (watch.is_judged and is_versions_fault(error) and self.tally.is_first(watch.unit, ERROR)):
             return
         watch.arm.count_error_of_unit(error.reason)
@@ -93,7 +96,7 @@ class Trial:
         is_profiled = self.plan.profiles and not watch.is_candidate
         if not (watch.is_judged or is_profiled):
             return
-        is_compared = watch.is_judged and envelope.received_at >= self._warm_at
+        is_compared = self._is_compared(watch, envelope)
         wants_figures = is_profiled or (is_compared and bool(self._edges))
         reading = self._reader(envelope).read(answer, figures=wants_figures)
         if is_profiled:
@@ -101,13 +104,20 @@ class Trial:
         if reading.breaks_schema and watch.is_judged:
             self._count(watch, SCHEMA)
         if is_compared:
-            self._compare(watch, seconds, reading.figures)
+            self._time(watch, seconds)
+            self._place(watch, reading.figures)
 
-    def _compare(self, watch: Watch, seconds: float, figures: Sequence[tuple[str, float]]) -> None:
+    def _is_compared(self, watch: Watch, envelope: Envelope) -> bool:
+        return watch.is_judged and envelope.received_at >= self._warm_at
+
+    def _time(self, watch: Watch, seconds: float) -> None:
+        """It was not answered before."""
         if seconds > self.plan.p95_seconds > 0:
             self._count(watch, ABOVE_P95)
         if seconds > self.plan.p99_seconds > 0:
             self._count(watch, ABOVE_P99)
+
+    def _place(self, watch: Watch, figures: Sequence[tuple[str, float]]) -> None:
         for label, value in figures:
             edges = self._edges.get(label)
             if edges is not None and self.tally.is_first(watch.unit, f"bins of {label}"):
@@ -148,8 +158,9 @@ class Watch:
         """Counts. A fault in here must not cost anybody the answer."""
         trial, seconds = self.trial, now - envelope.received_at
         try:
+            outcome = _as_callers_get_it(envelope, outcome)
             if isinstance(outcome, InferwayError):
-                trial.failed(self, outcome)
+                trial.failed(self, envelope, outcome, seconds)
             else:
                 trial.answered(self, envelope, outcome, seconds)
             trial.mirrors.offer(envelope, self.unit, outcome, seconds)
@@ -157,3 +168,15 @@ class Watch:
             trial.failures += 1
             if trial.failures == 1:
                 _LOG.exception("a request of a rollout could not be counted", extra={"rollout": trial.plan.rollout})
+
+
+def _as_callers_get_it(envelope: Envelope, outcome: Answer | InferwayError) -> Answer | InferwayError:
+    """An answer that leaves a session no state to go on with is an error to whoever asked."""
+    plan = envelope.version.stateful.get(envelope.signature)
+    if plan is None or isinstance(outcome, InferwayError):
+        return outcome
+    try:
+        plan.split(outcome, envelope.rows)
+    except InferwayError as error:
+        return error
+    return outcome
