@@ -12,7 +12,7 @@ from inferway.errors import InferwayError
 from inferway_chassis.clock import Clock
 from inferway_gateway.envelope import Envelope
 from inferway_gateway.lane import Flight, Lane
-from inferway_gateway.rollouts.copier import PAUSE_SECONDS, Copier
+from inferway_gateway.rollouts.copier import GATHER_SECONDS, PAUSE_SECONDS, Copier
 from inferway_gateway.rollouts.mirror import Mirrors, Sides
 from inferway_gateway.rollouts.mirror_figures import MirrorFigures
 from inferway_gateway.rollouts.plan import ExamplePolicy, MirrorPlan
@@ -98,7 +98,7 @@ class MirrorBench(Bench):
 
     def turn(self) -> None:
         """The copier has its turns until it wants no more."""
-        while due := [t for t in self.loop.timers if t.delay == PAUSE_SECONDS and not t.cancelled]:
+        while due := [t for t in self.loop.timers if t.delay in (GATHER_SECONDS, PAUSE_SECONDS) and not t.cancelled]:
             due[0].fire()
 
     def pair(self, primary: Answer | InferwayError, copied: Answer | InferwayError) -> None:

@@ -22,7 +22,14 @@ from inferway.errors import (
 )
 from inferway_gateway.envelope import Envelope
 from inferway_gateway.lane import Flight
-from inferway_gateway.rollouts.copier import MAX_BYTES, MAX_COPIES, PAUSE_SECONDS, TURN_SECONDS, CopyObserver
+from inferway_gateway.rollouts.copier import (
+    GATHER_SECONDS,
+    MAX_BYTES,
+    MAX_COPIES,
+    PAUSE_SECONDS,
+    TURN_SECONDS,
+    CopyObserver,
+)
 from inferway_gateway.rollouts.mirror import SHADOW
 from inferway_gateway.routing import bucket_of
 from inferway_gateway.signature import Signature, TensorSpec
@@ -383,7 +390,7 @@ async def test_a_turn_takes_little_time_and_the_rest_waits_for_the_next() -> Non
     loop.timers[0].fire()
 
     assert 0 < len(sent) < 4
-    assert [timer.delay for timer in loop.timers] == [PAUSE_SECONDS] * 2, "one turn at a time"
+    assert [timer.delay for timer in loop.timers] == [GATHER_SECONDS, PAUSE_SECONDS], "one turn at a time"
 
 
 async def test_a_pair_that_cannot_be_compared_stops_nobody_else() -> None:

@@ -26,8 +26,10 @@ MAX_BYTES = 64 * 1024 * 1024
 """Of their inputs and of both answers."""
 TURN_SECONDS = 0.0002
 """What one turn takes, unless a single copy takes longer."""
+GATHER_SECONDS = 0.02
+"""Before the first turn: the caller's answer is on its way, and what comes meanwhile goes in one message."""
 PAUSE_SECONDS = 0.001
-"""Between turns, which so have a sixth of the loop's time at most; and what comes meanwhile goes in one message."""
+"""Between turns, which so have a sixth of the loop's time at most."""
 
 
 class Copy(Protocol):
@@ -73,18 +75,18 @@ class Copier:
         self.copies += 1
         self.byte_count += copy.byte_count
         self._waiting.append(copy)
-        self._have_a_turn()
+        self._have_a_turn(GATHER_SECONDS)
         return True
 
     def answered(self, copy: Copy, outcome: Answer | InferwayError, seconds: float) -> None:
         """What became of a copy that was sent."""
         self._answered.append((copy, outcome, seconds))
-        self._have_a_turn()
+        self._have_a_turn(GATHER_SECONDS)
 
-    def _have_a_turn(self) -> None:
+    def _have_a_turn(self, seconds: float) -> None:
         if not self._is_due:
             self._is_due = True
-            self._loop.call_later(PAUSE_SECONDS, Copier._turn, self)
+            self._loop.call_later(seconds, Copier._turn, self)
 
     def _turn(self) -> None:
         self._is_due, began = False, self._clock()
@@ -96,7 +98,7 @@ class Copier:
                     self._send(self._waiting.popleft())
         finally:
             if self._answered or self._waiting:
-                self._have_a_turn()
+                self._have_a_turn(PAUSE_SECONDS)
 
     def _send(self, copy: Copy) -> None:
         """A refusal, too, is told to the observer."""
