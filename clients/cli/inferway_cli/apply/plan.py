@@ -44,12 +44,9 @@ def make_plan(documents: Sequence[Document], contents: Mapping[str, Content], pr
     rollouts = {document.name: document for document in documents if isinstance(document, RolloutDocument)}
     described = {document.name: document for document in documents if isinstance(document, EndpointDocument)}
     endpoints = [begun_from(document, rollouts, present) for document in described.values()]
-    outlooks: dict[str, Outlook] = {}
-    changes: list[Act] = []
-    for document in models:
-        planned = _Model(document, contents.get(document.name), present, problems, prune=prune)
-        outlooks[document.name] = planned.outlook
-        changes += planned.acts()
+    planned = [_Model(model, contents.get(model.name), present, problems, prune=prune) for model in models]
+    changes = [act for model in planned for act in model.acts()]
+    outlooks = {model.outlook.model: model.outlook for model in planned}
     for model in _models(endpoints, rollouts.values(), present) - outlooks.keys():
         outlooks[model] = standing(model, present)
     routes = [route(endpoint, outlooks, present, problems) for endpoint in endpoints]
@@ -58,26 +55,34 @@ def make_plan(documents: Sequence[Document], contents: Mapping[str, Content], pr
         for rollout in rollouts.values()
     ]
     problems.raise_if_any()
-    acts: tuple[Act, ...] = (
-        *sorted((act for act in changes if type(act) in ORDER), key=lambda act: ORDER.index(type(act))),
-        *(found for found in routes if found),
-        *(found for found in begins if found),
-        *(act for act in changes if isinstance(act, DropAlias)),
-    )
+    acts = _ordered(changes, [*routes, *begins])
     return Plan(
         resources=(
             *(f"model {model.name}" for model in models),
             *(f"endpoint {endpoint.name}" for endpoint in endpoints),
             *(f"rollout of {rollout}" for rollout in rollouts),
         ),
-        created=frozenset(
-            [f"model {model.name}" for model in models if model.name not in present.models]
-            + [act.resource for act in acts if isinstance(act, Begin) or (isinstance(act, Route) and act.seen is None)]
-        ),
+        created=frozenset(_created(acts, present)),
         acts=acts,
         named=tuple(dict.fromkeys([*_aliased(models, outlooks), *_routed(endpoints, outlooks)])),
         contents=tuple(outlooks[model.name].ref(THIS) for model in models if model.path is not None),
     )
+
+
+def _ordered(changes: Sequence[Act], moves: Sequence[Act | None]) -> tuple[Act, ...]:
+    return (
+        *sorted((act for act in changes if type(act) in ORDER), key=lambda act: ORDER.index(type(act))),
+        *(act for act in moves if act is not None),
+        *(act for act in changes if isinstance(act, DropAlias)),
+    )
+
+
+def _created(acts: Iterable[Act], present: Present) -> Iterator[str]:
+    """What is not there yet."""
+    for act in acts:
+        new_model = isinstance(act, Publish) and act.model not in present.models
+        if new_model or isinstance(act, Begin) or (isinstance(act, Route) and act.seen is None):
+            yield act.resource
 
 
 def _models(endpoints: Iterable[EndpointDocument], rollouts: Iterable[RolloutDocument], present: Present) -> set[str]:

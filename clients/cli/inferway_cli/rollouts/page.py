@@ -163,7 +163,7 @@ def _judgement(rollout: Rollout) -> Iterator[str]:
             VERDICTS.get(finding.verdict, "?"),
             odds(finding.log_evidence) if finding.log_threshold > 0 else "",
             odds(finding.log_threshold) if finding.log_threshold > 0 else "",
-            finding.reason,
+            finding.reason.removeprefix(f"{finding.metric}: "),
         )
         for finding in judgement.findings
     )
