@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from inferway_registry.resources import ModelVersion, Signature, TensorSpec
+from inferway_registry.state_bindings import DEFAULT_SIGNATURE
 from inferway_registry.wording import shown
 
 Shape = tuple[int, ...] | None
@@ -23,7 +24,24 @@ def incompatibility(stable: ModelVersion, candidate: ModelVersion) -> str:
         problem = next(_problems(signature, offered[signature.name]), "")
         if problem:
             return f"its signature {shown(signature.name)!r} {problem}"
+    begun = (_stateful(candidate) - _stateful(stable)) & {signature.name for signature in stable.signatures}
+    if begun:
+        return f"its signature {shown(min(begun))!r} keeps state, and callers begin no sessions"
+    if _unnamed(stable) and _unnamed(stable) != _unnamed(candidate):
+        return f"callers who name no signature have {shown(_unnamed(stable))!r}, and would not get it"
     return ""
+
+
+def _stateful(version: ModelVersion) -> set[str]:
+    return {binding.signature for binding in version.config.state}
+
+
+def _unnamed(version: ModelVersion) -> str:
+    """The signature of callers who name none; empty if they have to."""
+    names = [signature.name for signature in version.signatures]
+    if DEFAULT_SIGNATURE in names:
+        return DEFAULT_SIGNATURE
+    return names[0] if len(names) == 1 else ""
 
 
 def _public(version: ModelVersion) -> Iterator[Signature]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -225,12 +226,12 @@ def serving(inputs: tuple[TensorSpec, ...] = (X,), outputs: tuple[TensorSpec, ..
     ("candidate", "problem"),
     [
         (version(serving()), ""),
-        (version(serving(), Signature("more", (X,), (Y,))), ""),
+        (version(serving(), Signature("more", (X,), (Y,))), "name no signature have 'serve'"),
         (version(serving(outputs=(Y, TensorSpec("z", Datatype.INT64, None)))), ""),
         (version(serving((TensorSpec("x", Datatype.FP32, (-1, -1)),))), ""),
         (version(serving((TensorSpec("x", Datatype.FP32, None),))), ""),
         (version(serving(outputs=(TensorSpec("y", Datatype.FP32, None),))), ""),
-        (version(serving((X, STATE_IN), (Y, STATE_OUT)), state=True), ""),
+        (version(serving((X, STATE_IN), (Y, STATE_OUT)), state=True), "'serve' keeps state"),
         (version(serving((X, STATE_IN), (Y, STATE_OUT))), "needs an input 'h'"),
         (version(Signature("other", (X,), (Y,))), "no signature 'serve'"),
         (version(serving((TensorSpec("x", Datatype.FP64, (-1, 4)),))), "FP64 for input 'x'"),
@@ -247,3 +248,20 @@ def test_callers_are_given_only_what_they_can_use(candidate: ModelVersion, probl
 
     assert problem in found
     assert bool(problem) == bool(found)
+
+
+def test_a_version_may_have_further_signatures_if_callers_who_name_none_get_the_same():
+    """Most callers name none: one more signature must not leave them without the one that they had."""
+    default, more = replace(serving(), name="serving_default"), Signature("more", (X,), (Y,))
+
+    assert incompatibility(version(default), version(default, more)) == ""
+    assert incompatibility(version(serving(), more), version(serving(), more)) == ""
+    assert incompatibility(version(serving()), version(serving(), default)) != ""
+
+
+def test_a_version_may_keep_state_where_the_one_before_did():
+    """Its callers begin sessions; to those of any other signature nothing is new."""
+    stateful, default = serving((X, STATE_IN), (Y, STATE_OUT)), replace(serving(), name="serving_default")
+
+    assert incompatibility(version(stateful, state=True), version(stateful, state=True)) == ""
+    assert incompatibility(version(default), version(default, stateful, state=True)) == ""
