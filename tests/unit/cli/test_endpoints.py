@@ -63,6 +63,20 @@ async def test_push_says_that_traffic_will_move(inferway: Inferway, saved_model:
     assert told == [False, True, False]
 
 
+async def test_push_does_not_wait_for_what_nobody_will_load(
+    inferway: Inferway, registry: FakeRegistry, saved_model: Path
+):
+    """With manual traffic a new version is loaded when a rollout, an alias or a policy asks for it."""
+    registry.automatic = False
+    alone = await inferway("push", "affine", str(saved_model), "--wait")
+    aliased = await inferway("push", "affine", str(saved_model), "--wait", "--alias", "rival")
+    registry.policies["models/affine"] = resources_pb2.VersionPolicy(latest=2)
+    kept = await inferway("push", "affine", str(saved_model), "--wait")
+
+    assert (alone.code, aliased.code, kept.code) == (1, 0, 0)
+    assert "`inferway rollout start affine --to 1` brings it to users" in alone.stderr
+
+
 async def test_endpoint_says_what_is_not_there(inferway: Inferway):
     """With the way to find out what is."""
     done = await inferway("endpoint", "nothing", "--streams", "migrate")

@@ -202,12 +202,23 @@ async def _push(
             version = await push(
                 registry, name, local, config, alias, lambda sent: bar.update(bar.task_ids[0], completed=sent)
             )
-        if version.version > 1 and (await registry.endpoint(name)).automatic:
+        automatic = (await registry.endpoint(name)).automatic
+        if version.version > 1 and automatic:
             note(f"traffic follows the newest version; `inferway endpoint {name} --manual` before a push keeps it")
         if ready_within_seconds is not None:
+            if not automatic and not alias and not _keeps_new(await registry.model(name)):
+                raise CommandError(
+                    f"version {version.version} is published, and nothing asks workers to load it: {name} has manual "
+                    f"traffic; `inferway rollout start {name} --to {version.version}` brings it to users"
+                )
             newer = await until_ready(registry, version.name, ready_within_seconds, note)
             return await registry.version(version.name), newer
     return version, None
+
+
+def _keeps_new(model: resources_pb2.Model) -> bool:
+    """Whether workers load what is published, though neither traffic nor an alias names it."""
+    return model.version_policy.WhichOneof("policy") in {"latest", "all"}
 
 
 def _progress_bar(total: int) -> Progress:

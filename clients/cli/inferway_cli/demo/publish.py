@@ -56,7 +56,8 @@ def held_out(directory: Path) -> Path:
 async def _served_version(registry: Registry) -> str | None:
     """The version that answers or is about to; None if there is none, or if it is unloaded."""
     endpoint = await registry.endpoint(MODEL)
-    name = endpoint.next_version or next((arm.version for arm in endpoint.arms), "")
+    busiest = max(endpoint.arms, key=lambda arm: arm.weight_basis_points, default=resources_pb2.Arm())
+    name = endpoint.next_version or busiest.version
     if not name or (await registry.version(name)).state != resources_pb2.ModelVersion.STATE_PUBLISHED:
         return None
     return name
