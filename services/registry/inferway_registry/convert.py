@@ -5,9 +5,10 @@ from __future__ import annotations
 from google.protobuf.duration_pb2 import Duration
 
 from inferway import names
-from inferway.errors import InvalidField
+from inferway.errors import InvalidField, StoreUnavailable
 from inferway.registry.v1 import fleet_service_pb2, registry_service_pb2, watch_service_pb2
 from inferway.registry.v1 import resources_pb2 as pb
+from inferway.status import from_status
 from inferway.type.v1 import tensor_pb2
 from inferway.worker.v1 import worker_service_pb2
 from inferway_chassis.addresses import split_address
@@ -142,9 +143,15 @@ def report(request: fleet_service_pb2.ReportWorkerRequest) -> Report:
 def _version_report(status: worker_service_pb2.VersionStatus, field: str) -> VersionReport:
     names.parse_version(status.version, field)
     ready = status.state == worker_service_pb2.LOAD_STATE_READY
-    failed = status.state == worker_service_pb2.LOAD_STATE_FAILED
-    failure = (status.error.message or "it does not say why") if failed else ""
-    return VersionReport(status.version, ready, status.SerializeToString(), failure)
+    return VersionReport(status.version, ready, status.SerializeToString(), _failure(status))
+
+
+def _failure(status: worker_service_pb2.VersionStatus) -> str:
+    """Why a version could not be loaded. A registry that could not be asked for its files is no failure of it."""
+    if status.state != worker_service_pb2.LOAD_STATE_FAILED:
+        return ""
+    error = from_status(status.error)
+    return "" if isinstance(error, StoreUnavailable) else error.message or "it does not say why"
 
 
 def upload_message(progress: Progress) -> pb.Upload:

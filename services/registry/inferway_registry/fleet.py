@@ -27,7 +27,7 @@ class VersionReport:
     status: bytes
     """The worker's own words, handed on unread."""
     failure: str = ""
-    """Why it could not be loaded; empty unless the last attempt failed."""
+    """Why it could not be loaded; empty unless the last attempt failed by what the version or the worker is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from inferway.errors import WorkerNotFound
+from inferway.errors import CorruptArtifact, InferwayError, RunnerCrashed, StoreUnavailable, WorkerNotFound
+from inferway.registry.v1 import fleet_service_pb2, resources_pb2
+from inferway.status import to_status
+from inferway.worker.v1 import worker_service_pb2
+from inferway_registry import convert
 from inferway_registry.fleet import LEASE_SECONDS, Fleet, Report, VersionReport
 
 
@@ -96,3 +100,24 @@ def test_a_restarted_worker_takes_over_at_once(bed: Bed):
         bed.fleet.release("w0", "old")
     bed.fleet.release("w0", "new")
     assert bed.names == []
+
+
+@pytest.mark.parametrize(
+    ("error", "failure"),
+    [
+        (CorruptArtifact("no graph"), "no graph"),
+        (RunnerCrashed("it crashed"), "it crashed"),
+        (None, "it does not say why"),
+        (StoreUnavailable("the registry cannot be reached"), ""),
+    ],
+)
+def test_a_version_that_could_not_be_fetched_has_not_failed(error: InferwayError | None, failure: str):
+    """A registry that was restarted while workers loaded a candidate would end its rollout, for a fault of its own."""
+    status = worker_service_pb2.VersionStatus(
+        version="models/m/versions/1", state=worker_service_pb2.LOAD_STATE_FAILED, error=error and to_status(error)
+    )
+    worker = resources_pb2.Worker(name="workers/w0", boot_id="b", address="127.0.0.1:1", versions=[status])
+
+    report = convert.report(fleet_service_pb2.ReportWorkerRequest(worker=worker))
+
+    assert [version.failure for version in report.versions] == [failure]
