@@ -26,7 +26,7 @@ STRATEGIES = {
     "defaults": "",
     "canary": "steps: [{weight: 12.5%, hold: 500ms}, {weight: 50%}]\nbaseline: 1m\nbake: 1h\nprepare_timeout: 2m\n"
     "judge: {alpha: 0.01, min_units: 7, error_margin: 1.1, p95_margin: 3, output_margin: 0, errors_not_inferior: 2}\n"
-    'match: [{header: x-tester, exact: "1"}, {header: x-team, prefix: a}]\non_inconclusive: roll_back\n',
+    'match: [{header: x-tester, exact: "1"}, {header: x-team, prefix: a}]\non_inconclusive: roll-back\n',
     "blue-green": "strategy: blue-green\nmirror: {sample: 5%, min_agreement: 0.9, absolute_tolerance: 0.1}\n",
     "shadow": "strategy: shadow\nmin_pairs: 7\nhold: 90s\nmirror: {examples: redacted, relative_tolerance: 0}\n",
 }

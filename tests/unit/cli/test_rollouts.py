@@ -17,11 +17,14 @@ from rich.console import Console
 
 from inferway.errors import RolloutActive
 from inferway.registry.v1 import rollout_service_pb2, rollouts_pb2
+from inferway_cli.apply.rollout_documents import RolloutDocument
+from inferway_cli.apply.sources import read_documents, read_rollout_document
 from inferway_cli.registry import Registry
 from inferway_cli.rollouts.watch import Watch
 from tests.unit.cli.conftest import Inferway
 from tests.unit.cli.fake_rollouts import AWAY, CANDIDATE, STABLE, Judgement, Rollout, RolloutRegistry, finding, rollout
 
+ROOT = Path(__file__).parents[3]
 SPEC = """\
 kind: Rollout
 endpoint: affine
@@ -31,7 +34,7 @@ baseline: 10s
 bake: 5s
 judge: {min_units: 100, output_margin: 0}
 match: [{header: x-tester, exact: "1"}]
-on_inconclusive: roll_back
+on_inconclusive: roll-back
 description: more epochs
 """
 
@@ -358,3 +361,20 @@ async def test_ctrl_c_ends_the_watching_and_not_the_rollout(registry: RolloutReg
     assert watching.returncode == 130
     assert b"the rollout goes on; `inferway rollout abort affine` ends it" in told
     assert not [one for one in registry.requests if isinstance(one, rollout_service_pb2.AbortRolloutRequest)]
+
+
+@pytest.mark.parametrize("page", ["docs/rollouts.md", "docs/tutorial-rollout.md"])
+def test_specs_in_the_documentation_can_be_read(tmp_path: Path, page: str):
+    """They are what people copy first."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```", (ROOT / page).read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    for block in blocks:
+        (tmp_path / "copied.yaml").write_text(block)
+        [document] = read_documents(str(tmp_path / "copied.yaml"))
+        assert isinstance(document, RolloutDocument)
+
+
+@pytest.mark.parametrize("spec", sorted((ROOT / "examples" / "digits").glob("*.yaml")), ids=lambda path: path.name)
+def test_specs_of_the_examples_can_be_read(spec: Path):
+    """The tutorial uses them with a version."""
+    assert read_rollout_document(str(spec)).name == "digits"

@@ -9,7 +9,7 @@ baseline: 10s                    # the stable version is watched first
 bake: 30s                        # the version before stays loaded, one switch away
 judge: {min_units: 100, error_margin: 1, p95_margin: 1.25, output_margin: 0}
 match: [{header: x-tester, exact: "1"}]      # these callers get the candidate at once
-on_inconclusive: pause           # or roll_back
+on_inconclusive: pause           # or roll-back
 description: More epochs
 
 For blue-green and shadow, in place of steps:

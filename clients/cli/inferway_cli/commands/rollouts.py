@@ -89,7 +89,7 @@ def start(
         bake: 30s                    # after everybody has it, one switch away
         judge: {min_units: 100, error_margin: 1, p95_margin: 1.25}
         match: [{header: x-tester, exact: "1"}]     # they get it at once
-        on_inconclusive: pause       # or roll_back
+        on_inconclusive: pause       # or roll-back
         mirror: {sample: 100%, min_agreement: 0.98} # blue-green and shadow
         min_pairs: 500                              # the same
 

@@ -13,9 +13,9 @@ from inferway.registry.v1 import rollouts_pb2
 Spec = rollouts_pb2.RolloutSpec
 STRATEGIES = {"canary": "canary", "blue-green": "blue_green", "shadow": "shadow"}
 """As people type them, and the fields of the protocol."""
-EXAMPLES = ("redacted", "outputs", "inputs_and_outputs")
+EXAMPLES = ("redacted", "outputs", "inputs-and-outputs")
 """What may be kept of single requests."""
-ON_INCONCLUSIVE = ("pause", "roll_back")
+ON_INCONCLUSIVE = ("pause", "roll-back")
 """What may be done if nothing can be said."""
 _STEPS = (100, 500, 1_000, 2_500, 5_000)
 _HOLD_SECONDS = 60
