@@ -260,6 +260,29 @@ async def test_a_copy_that_is_shed_is_dropped_and_no_error() -> None:
     assert (bench.figures.pairs, bench.figures.mirrored_errors, bench.figures.dropped) == (0, 0, 1)
 
 
+@pytest.mark.parametrize(
+    ("error", "seconds", "errors"),
+    [
+        (WorkerLost("gone"), 0.25, 0),
+        (DeadlineExceeded("it waited too long", stage="worker"), 1.9, 0),
+        (DeadlineExceeded("it was computed for too long", stage="worker"), 2.0, 1),
+        (RunnerCrashed("crashed"), 0.25, 1),
+    ],
+)
+async def test_what_users_would_not_have_met_is_no_error_of_a_copy(
+    error: InferwayError, seconds: float, errors: int
+) -> None:
+    """A worker that is restarted, or is busy with users, would roll a sound candidate back: theirs are repeated."""
+    bench = MirrorBench()
+    bench.end(bench.send(), FINE)
+    bench.turn()
+    bench.now += seconds
+    bench.end(bench.copies()[0], error)
+    bench.turn()
+
+    assert (bench.figures.mirrored_errors, bench.figures.dropped) == (errors, 1 - errors)
+
+
 async def test_copies_are_dropped_while_memory_is_short() -> None:
     """Users' requests have it first."""
 
@@ -313,7 +336,6 @@ async def test_a_copy_is_never_repeated_and_takes_nothing_from_the_budget_for_re
     bench.pair(FINE, WorkerLost("gone"))
 
     assert len(bench.sent) == 1
-    assert bench.figures.mirrored_errors == 1
     assert bench.outcomes.of("echo", "v1", V1).retries == 0
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from inferway.datatypes import Datatype
-from inferway_gateway.rollouts.examples import MAX_EXAMPLES, Examples, Subject, text_of
+from inferway_gateway.rollouts.examples import MAX_CHARACTERS, MAX_EXAMPLES, Examples, Subject, text_of
 from inferway_gateway.rollouts.mirror_messages import to_mirror_outcomes
 from inferway_gateway.rollouts.plan import ExamplePolicy
 from inferway_gateway.tensors import Tensor
@@ -68,12 +68,22 @@ def test_no_more_is_kept_than_the_policy_permits(policy: ExamplePolicy, predicti
         (_texts(b"cat", b"\xff", b"a" * 40), f"['cat', '\ufffd', '{'a' * 32}…']"),
         (Tensor("y", Datatype.FP32, (0, 3), b""), "[]"),
         (Tensor("y", Datatype.FP32, (), np.array(2.5, "<f4").tobytes()), "[2.5]"),
+        (Tensor("y", Datatype.FP32, (3,), np.array(2.5, "<f4").tobytes() + b"?"), "[2.5, …]"),
+        (Tensor("y", Datatype.FP32, (3,), b""), "[…]"),
     ],
-    ids=["floats", "many", "integers", "booleans", "texts", "none", "a scalar"],
+    ids=["floats", "many", "integers", "booleans", "texts", "none", "a scalar", "too few", "missing"],
 )
 def test_elements_are_shown_as_people_write_them(tensor: Tensor, text: str) -> None:
     """Short enough for a terminal, whatever they are."""
     assert text_of(tensor) == text
+
+
+def test_what_is_shown_of_a_tensor_is_bounded() -> None:
+    """The registry refuses reports that are too large, and then nothing is judged at all."""
+    text = text_of(_texts(*[bytes(32)] * 16))
+
+    assert len(text) == MAX_CHARACTERS + len("[, …]")
+    assert text.endswith(", …]")
 
 
 async def test_the_registry_is_told_all_of_it() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from inferway.datatypes import Datatype, element_count
+from inferway.datatypes import ITEM_BYTES, Datatype, element_count
 from inferway_gateway.rollouts.compare import numbers
 from inferway_gateway.rollouts.plan import ExamplePolicy
 from inferway_gateway.tensors import Tensor
@@ -17,6 +17,10 @@ MAX_TENSORS = 8
 """Of inputs, and of each answer."""
 MAX_TEXT_BYTES = 32
 """Of an element of BYTES."""
+MAX_CHARACTERS = 320
+"""Of a tensor as it is shown: the registry takes no larger report than it can keep."""
+_LEAST_BYTES = 4
+"""Of an element of BYTES: its length."""
 
 
 class ExampleTensor(NamedTuple):
@@ -79,10 +83,13 @@ def _shown(tensors: Iterable[Tensor], role: str) -> list[ExampleTensor]:
 
 
 def text_of(tensor: Tensor) -> str:
-    """The first elements, row by row, for example `[0.1, 0.9, …]`."""
-    count = min(element_count(tensor.shape), MAX_ELEMENTS)
-    words = list(_WORDS.get(tensor.datatype, _integers)(tensor, count))
-    return f"[{', '.join(words)}{', …' if element_count(tensor.shape) > count else ''}]"
+    """The first elements, row by row, for example `[0.1, 0.9, …]`; those that are there, whatever the shape says."""
+    there = len(tensor.raw) // ITEM_BYTES.get(tensor.datatype, _LEAST_BYTES)
+    count = max(0, min(element_count(tensor.shape), MAX_ELEMENTS, there))
+    text = ", ".join(_WORDS.get(tensor.datatype, _integers)(tensor, count))
+    is_whole = element_count(tensor.shape) <= count and len(text) <= MAX_CHARACTERS
+    rest = "" if is_whole else ", …" if text else "…"
+    return f"[{text[:MAX_CHARACTERS]}{rest}]"
 
 
 def _integers(tensor: Tensor, count: int) -> Iterator[str]:

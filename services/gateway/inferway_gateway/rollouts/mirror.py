@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from inferway.datatypes import Datatype
-from inferway.errors import InferwayError
+from inferway.errors import DeadlineExceeded, InferwayError, WorkerLost
 from inferway_gateway.admission import FieldNames, admit
 from inferway_gateway.envelope import CRITICALITIES, Caller, Envelope, Observer
 from inferway_gateway.rollouts.compare import Tolerances, compare
@@ -159,14 +159,13 @@ class Pair:
     def envelope(self, now: float, observer: Observer) -> Envelope:
         """See `Copy`."""
         source, question = self._source, self._question
-        seconds = min(TIMES_THE_BUDGET * self._budget, max(LONG_SECONDS, self._budget))
         return replace(
             source,
             version=question.version,
             inputs=question.inputs,
             rows=question.rows,
             byte_count=question.byte_count,
-            deadline=now + seconds,
+            deadline=now + self._seconds_given,
             received_at=now,
             caller=COPY,
             arm=SHADOW,
@@ -182,11 +181,15 @@ class Pair:
     def _budget(self) -> float:
         return self._source.deadline - self._source.received_at
 
+    @property
+    def _seconds_given(self) -> float:
+        return min(TIMES_THE_BUDGET * self._budget, max(LONG_SECONDS, self._budget))
+
     def compare(self, outcome: Answer | InferwayError, seconds: float) -> None:
         """See `Copy`. Where neither was answered there is nothing to compare."""
         figures, primary = self._mirror.figures, self._primary
         if isinstance(outcome, InferwayError):
-            if was_shed(outcome):
+            if was_shed(outcome) or self._met_what_users_do_not(outcome, seconds):
                 figures.dropped += 1
             elif is_versions_fault(outcome) and not isinstance(primary, InferwayError):
                 figures.only_copy_failed()
@@ -196,6 +199,13 @@ class Pair:
             self._compare(primary, tensors_of(outcome))
         elif primary.reason != "DEADLINE_EXCEEDED" or seconds <= self._budget:
             figures.only_primary_failed()  # else the copy would not have been in time, either
+
+    def _met_what_users_do_not(self, error: InferwayError, seconds: float) -> bool:
+        """A user's request is repeated if its worker is lost, and is not the last to be served there.
+
+        Only a worker that has not begun a request says that it is late, and says so before the time is over.
+        """
+        return isinstance(error, WorkerLost) or (isinstance(error, DeadlineExceeded) and seconds < self._seconds_given)
 
     def _compare(self, primary: Sequence[Tensor], mirrored: Sequence[Tensor]) -> None:
         mirror, source = self._mirror, self._source
