@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -27,6 +28,8 @@ from inferway_registry.wording import has_control_characters
 
 MAX_TEXT_CHARACTERS = 4_096
 MAX_HEADER_CHARACTERS = 256
+_HEADER = re.compile(r"[a-z0-9._-]+")
+"""What gRPC takes as the key of metadata: no call could ever bring another."""
 _EXAMPLES = frozenset(map(int, ExamplePolicy)) | {0}
 _INCONCLUSIVE = frozenset(map(int, OnInconclusive)) | {0}
 
@@ -65,8 +68,8 @@ def text(value: str, field: str) -> str:
 def header_match(message: pb.HeaderMatch, field: str) -> HeaderMatch:
     """A header and what it must be; raises InvalidField."""
     header, kind = message.header, message.WhichOneof("value")
-    if not 0 < len(header) <= MAX_HEADER_CHARACTERS or header != header.lower() or not header.isprintable():
-        raise InvalidField.at(f"{field}.header", f"expected 1 to {MAX_HEADER_CHARACTERS} lower-case characters")
+    if len(header) > MAX_HEADER_CHARACTERS or not _HEADER.fullmatch(header):
+        raise InvalidField.at(f"{field}.header", f"expected 1 to {MAX_HEADER_CHARACTERS} of a-z, 0-9, '.', '_' and '-'")
     if kind is None:
         raise InvalidField.at(field, "set exact or prefix")
     value = message.prefix if kind == "prefix" else message.exact

@@ -107,7 +107,7 @@ async def test_gateways_are_told_what_to_do_with_the_weights(client: Client):
     assert during.salt == before.salt != "digits"
     directive = during.rollout
     assert (directive.rollout, directive.candidate_arm, directive.stable_arm) == (FIRST, "v2", "v1")
-    assert directive.brake_alpha == pytest.approx(0.005)
+    assert directive.brake_alpha == pytest.approx(5e-5)
     assert 0 < directive.p95_us <= directive.p99_us
     assert [edges.output for edges in directive.output_edges] == ["y"]
     assert list(during.match_rules) == [MatchRule(match=matched[0], arm="v2"), own]
@@ -272,11 +272,13 @@ async def test_what_cannot_begin_is_refused_by_its_field(client: Client):
     """The command shows the line of the user's file."""
     await two_versions(client)
     upper, nothing = rollouts_pb2.HeaderMatch(header="X-Up", exact="1"), rollouts_pb2.HeaderMatch(header="x")
+    spaced = rollouts_pb2.HeaderMatch(header="x up", exact="1")
     refused = {
         "": rollouts_pb2.RolloutSpec(candidate_version=DIGITS_2),
         ".canary.steps[1].weight_basis_points": quick(weights=(5000, 1000)),
         ".candidate_version": quick(DIGITS_1),
         ".match[0].header": quick(match=[upper]),
+        ".match[1].header": quick(match=[rollouts_pb2.HeaderMatch(header="x", exact="1"), spaced]),
         ".match[0]": quick(match=[nothing]),
         ".prepare_timeout": quick(prepare_timeout=seconds(-1)),
         ".on_inconclusive": quick(on_inconclusive=7),

@@ -162,6 +162,7 @@ def test_rules_send_calls_with_a_header_to_an_arm(tmp_path: Path):
         ("[{header: x-tester, arm: b}]", "a match is {header: x-tester"),
         ("[{header: x-tester, exact: a, prefix: b, arm: b}]", "a match is {header: x-tester"),
         ("[{header: X-Tester, exact: a, arm: b}]", "header must be in lower case"),
+        ("[{header: x tester, exact: a, arm: b}]", "header must be in lower case, of a-z"),
         ("[{header: x-tester, exact: a}]", "arm is missing"),
         ("[{header: x-tester, exact: a, arm: B}]", "'B' is not permitted"),
         ("[{header: x-tester, exact: a, arm: b}]\nautomatic: true", "an automatic endpoint has one arm"),

@@ -49,6 +49,8 @@ _KEYS = {
 }
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3_600)}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h)")
+_HEADER = re.compile(r"[a-z0-9._-]+")
+"""What gRPC takes as the key of metadata."""
 _STEP = "a step is {weight: 5%, hold: 30s}"
 
 
@@ -212,8 +214,8 @@ def _sample(value: object) -> int:
 
 
 def _header(value: object) -> str:
-    if values.text(value) != values.text(value).lower():
-        raise Unfit("in lower case")
+    if not _HEADER.fullmatch(values.text(value)):
+        raise Unfit("in lower case, of a-z, 0-9, '.', '_' and '-'")
     return values.text(value)
 
 
