@@ -22,7 +22,7 @@ from tests.unit.gateway.builders import FakeLoop, envelope, version
 
 ROLLOUT = "endpoints/echo/rollouts/1"
 PLAN = RolloutPlan(
-    ROLLOUT, "v1", "v2", counts=True, p95_seconds=0.1, p99_seconds=0.2, edges={"y": (1.0, 2.0)}, brake_alpha=0.005
+    ROLLOUT, "v1", "v2", counts=True, p95_seconds=0.1, p99_seconds=0.2, edges={"y": (1.0, 2.0)}, brake_alpha=5e-5
 )
 WARM = 10.0
 """Seconds after the candidate's first request, from which on latency and outputs count."""

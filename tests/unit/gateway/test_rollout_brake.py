@@ -24,7 +24,7 @@ def phase(share: float, candidate: ArmTally, stable: ArmTally, generation: int =
 
 def test_a_candidate_that_always_fails_is_stopped_after_a_handful():
     """At 5 % of 200 requests a second this is half a second: nobody else could be so quick."""
-    failing = next(n for n in range(1, 100) if why_stop([phase(0.05, arm(n, n), arm(19 * n, 0))], ALPHA))
+    failing = next(n for n in range(1, 100) if why_stop([phase(0.05, arm(n, n), arm(19 * n, 0))], 5e-5))
 
     assert failing <= 5
 
