@@ -3,7 +3,7 @@
 Bad candidates with 5 % of the calls, a good one that goes all the way, and copies to a version whose process is
 stopped. What is printed stands in docs/rollouts.md.
 
-    python -m benchmarks.rollouts [broken slow blank fatal good shadow]
+    python -m benchmarks.rollouts [broken slow blank fatal abort good shadow]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from tests.testbed.rollout_scenes import (
     Scene,
+    aborted_candidate,
     bad_candidate,
     doomed_candidate,
     good_candidate,
@@ -29,6 +30,7 @@ from tests.testbed.stack import Stack
 SCENES: dict[str, Callable[[Scene], Awaitable[object]]] = {
     **{kind: lambda scene, kind=kind: bad_candidate(scene, kind) for kind in ("broken", "slow", "blank")},  # type: ignore[misc]
     "fatal": doomed_candidate,
+    "abort": aborted_candidate,
     "good": lambda scene: good_candidate(scene, ((500, 10.0), (2500, 10.0), (5000, 10.0))),
     "shadow": lambda scene: stopped_shadow(scene, 30.0),
 }

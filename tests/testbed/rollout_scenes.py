@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -18,10 +19,6 @@ from tests.testbed.publishing import publish
 from tests.testbed.rollouts import BACK, WIDTH, Callers, State, calling, canary, control, shadow
 from tests.testbed.stack import Stack
 
-RATE = 200.0
-"""Calls a second."""
-SHARE = 500
-"""Of the candidate, in basis points."""
 SLOW_SECONDS = 0.2
 MIN_UNITS = 50
 
@@ -32,6 +29,10 @@ class Scene:
 
     stack: Stack
     models: Path
+    rate: float = 200.0
+    """Calls a second on each endpoint."""
+    share: int = 500
+    """Of a bad candidate, in basis points."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,19 @@ class Doomed:
     def __str__(self) -> str:
         """In one line."""
         return f"crashes on load: {dict(self.arms)} answers, {dict(self.failures)} failed calls. {self.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class Aborted:
+    """What became of a candidate that somebody took back."""
+
+    seconds: float
+    """From the command to the beginning of the last call that went to it."""
+    failures: Mapping[str, int]
+
+    def __str__(self) -> str:
+        """In one line."""
+        return f"aborted: nothing any more after {self.seconds:.2f} s, failed calls {dict(self.failures)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,27 +118,27 @@ class Arrived:
 
 async def publish_pair(scene: Scene, endpoint: str, stable: str, candidate: str) -> tuple[str, str]:
     """Publishes both as versions of a model; its endpoint stays with the first. Returns their names."""
-    first = _publish(scene, endpoint, stable)
-    scene.stack.gateway.wait_serving(f"model/{endpoint}")
+    first = await asyncio.to_thread(_publish, scene, endpoint, stable)
+    await asyncio.to_thread(scene.stack.gateway.wait_serving, f"model/{endpoint}")
     async with control(scene.stack.registry.target) as registry:
         await registry.hold(endpoint, first)
-    return first, _publish(scene, endpoint, candidate)
+    return first, await asyncio.to_thread(_publish, scene, endpoint, candidate)
 
 
 async def bad_candidate(scene: Scene, kind: str, seconds: float = 60.0) -> Ended:
-    """Gives a candidate of that kind SHARE of RATE, until the registry has taken it back."""
+    """Gives a candidate of that kind a share, until the registry has taken it back."""
     endpoint = f"bad-{kind}"
     _, version = await publish_pair(scene, endpoint, "affine", kind)
     async with (
         control(scene.stack.registry.target) as registry,
-        calling(scene.stack.gateway.target, endpoint, RATE) as callers,
+        calling(scene.stack.gateway.target, endpoint, scene.rate) as callers,
     ):
-        await callers.ends(int(RATE))
-        name = await registry.start(endpoint, canary(version, [(SHARE, seconds)], min_units=MIN_UNITS))
+        await callers.ends(int(scene.rate))
+        name = await registry.start(endpoint, canary(version, [(scene.share, seconds)], min_units=MIN_UNITS))
         await registry.until(name, BACK, timeout_seconds=seconds + 30)
         known_at = callers.now()
         rollout = await registry.until(name, {State.STATE_ROLLED_BACK})
-        await callers.ends(int(RATE))
+        await callers.ends(int(scene.rate))
     first, last = callers.span("v2")
     return Ended(kind, last - first, callers.failures.total(), known_at - first, rollout.reason)
 
@@ -134,12 +148,12 @@ async def doomed_candidate(scene: Scene) -> Doomed:
     _, version = await publish_pair(scene, "doomed", "affine", "fatal")
     async with (
         control(scene.stack.registry.target) as registry,
-        calling(scene.stack.gateway.target, "doomed", RATE) as callers,
+        calling(scene.stack.gateway.target, "doomed", scene.rate) as callers,
     ):
-        await callers.ends(int(RATE))
-        name = await registry.start("doomed", canary(version, [(SHARE, 1.0)], min_units=MIN_UNITS))
+        await callers.ends(int(scene.rate))
+        name = await registry.start("doomed", canary(version, [(scene.share, 1.0)], min_units=MIN_UNITS))
         rollout = await registry.until(name, {State.STATE_FAILED}, timeout_seconds=120)
-        await callers.ends(int(RATE))
+        await callers.ends(int(scene.rate))
     return Doomed(callers.arms(), callers.failures, rollout.reason)
 
 
@@ -147,22 +161,40 @@ async def stopped_shadow(scene: Scene, seconds: float) -> Shadowed:
     """Copies of all calls go to a version whose process is stopped; callers beside the same time without copies."""
     _, version = await publish_pair(scene, "shadowed", "affine", "affine")
     async with control(scene.stack.registry.target) as registry:
-        async with calling(scene.stack.gateway.target, "shadowed", RATE) as alone:
-            await alone.ends(int(RATE))
+        async with calling(scene.stack.gateway.target, "shadowed", scene.rate) as alone:
+            await alone.ends(int(scene.rate))
             alone.met.clear()
             runners = {runner: _work(runner) for runner in scene.stack.workers[0].children()}
-            await alone.ends(int(RATE * seconds), timeout_seconds=seconds + 30)
+            await alone.ends(int(scene.rate * seconds), timeout_seconds=seconds + 30)
             stable = max(runners, key=lambda runner: _work(runner) - runners[runner])
-        async with calling(scene.stack.gateway.target, "shadowed", RATE) as callers:
+        async with calling(scene.stack.gateway.target, "shadowed", scene.rate) as callers:
             name = await registry.start("shadowed", shadow(version))
             await registry.until(name, {State.STATE_RUNNING})
             with _stopped(set(scene.stack.workers[0].children()) - {stable}):
                 callers.met.clear()
-                await callers.ends(int(RATE * seconds), timeout_seconds=seconds + 30)
+                await callers.ends(int(scene.rate * seconds), timeout_seconds=seconds + 30)
                 rollout = await registry.get(name)
         await registry.act("Abort", name)
         await registry.until(name, {State.STATE_ROLLED_BACK})
     return Shadowed(alone, callers, rollout.mirrors[0])
+
+
+async def aborted_candidate(scene: Scene) -> Aborted:
+    """Half of all calls go to a candidate until somebody aborts its rollout."""
+    _, version = await publish_pair(scene, "aborted", "affine", "affine")
+    async with (
+        control(scene.stack.registry.target) as registry,
+        calling(scene.stack.gateway.target, "aborted", scene.rate) as callers,
+    ):
+        await callers.ends(int(scene.rate))
+        name = await registry.start("aborted", canary(version, [(5000, 600.0)]))
+        await registry.until(name, {State.STATE_RUNNING})
+        await callers.until_arm("v2")
+        asked = callers.now()
+        await registry.act("Abort", name)
+        await registry.until(name, {State.STATE_ROLLED_BACK})
+        await callers.ends(int(scene.rate))
+    return Aborted(max(0.0, callers.span("v2")[1] - asked), callers.failures)
 
 
 async def good_candidate(scene: Scene, steps: tuple[tuple[int, float], ...] = ((500, 2.0), (5000, 2.0))) -> Arrived:
@@ -170,13 +202,13 @@ async def good_candidate(scene: Scene, steps: tuple[tuple[int, float], ...] = ((
     _, version = await publish_pair(scene, "good", "affine", "affine")
     async with (
         control(scene.stack.registry.target) as registry,
-        calling(scene.stack.gateway.target, "good", RATE) as callers,
+        calling(scene.stack.gateway.target, "good", scene.rate) as callers,
     ):
-        await callers.ends(int(RATE))
+        await callers.ends(int(scene.rate))
         name, began = await registry.start("good", canary(version, steps, min_units=MIN_UNITS)), callers.now()
         rollout = await registry.until(name, {State.STATE_SUCCEEDED}, timeout_seconds=120)
         seconds = callers.now() - began
-        await callers.ends(int(RATE))
+        await callers.ends(int(scene.rate))
     return Arrived(rollout.state, callers.failures, callers.arms(), callers.met[-1].arm, seconds)
 
 
