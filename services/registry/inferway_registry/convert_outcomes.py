@@ -13,7 +13,8 @@ from inferway_registry.judge import Counts
 from inferway_registry.rollouts.facts import Pairs, Profile
 
 MAX_OUTCOMES = 1_000
-MAX_REPORT_BYTES = 256 << 10
+MAX_REPORT_BYTES = 1 << 20
+"""Of one rollout: a hundred steps, with forty outputs of twenty classes each."""
 MAX_REASON_CHARACTERS = 1_024
 MAX_BUCKET = 1_000
 MAX_SAMPLE = 256
