@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 
@@ -34,7 +35,7 @@ from inferway_gateway.rollouts.mirror import SHADOW
 from inferway_gateway.routing import bucket_of
 from inferway_gateway.signature import Signature, TensorSpec
 from inferway_gateway.state import StatePlan, StateSpec
-from inferway_gateway.tensors import Answer
+from inferway_gateway.tensors import Answer, Tensor, WorkerTiming
 from tests.unit.gateway.bench import V1
 from tests.unit.gateway.builders import ECHO, FakeLoop, envelope, version
 from tests.unit.gateway.mirror_bench import SIDES, V2, MirrorBench, answered, copier, plan
@@ -311,6 +312,18 @@ async def test_so_many_copies_are_kept_and_newer_ones_dropped() -> None:
     assert bench.figures.pairs == MAX_COPIES + 1
 
 
+async def test_while_there_is_no_room_answers_are_not_even_read() -> None:
+    """Reading copies them, before their users get them; and a version that hangs leaves no room for long."""
+    bench = MirrorBench()
+    for _ in range(MAX_COPIES):
+        bench.end(bench.send(), FINE)
+    flight = bench.send()
+    bench.end(flight, _Unreadable())
+
+    assert flight.result.done()
+    assert bench.figures.dropped == 1
+
+
 async def test_so_many_bytes_are_kept_and_no_more() -> None:
     """A thousand copies of images would be gigabytes."""
     idle = copier(_unsent)
@@ -430,6 +443,17 @@ async def test_a_pair_that_cannot_be_compared_stops_nobody_else() -> None:
 
     assert good.compared == [0.1]
     assert one.copies == 0, "the one that failed leaves its room, too"
+
+
+class _Unreadable(NamedTuple):
+    """An answer that is nobody's business but its user's."""
+
+    timing: WorkerTiming = None  # type: ignore[assignment] # nobody reads it
+
+    @property
+    def outputs(self) -> tuple[Tensor, ...]:
+        """Nobody does."""
+        raise AssertionError
 
 
 class _Clock:

@@ -64,9 +64,14 @@ class Copier:
         self.copies = 0
         self.byte_count = 0
 
+    @property
+    def is_full(self) -> bool:
+        """There is no room for any copy."""
+        return self.copies >= MAX_COPIES or self.byte_count >= MAX_BYTES
+
     def take(self, copy: Copy, criticality: int) -> bool:
         """Sends and compares `copy` soon; False if there is no room for it. Never raises."""
-        if self.copies >= MAX_COPIES or self.byte_count + copy.byte_count > MAX_BYTES:
+        if self.is_full or self.byte_count + copy.byte_count > MAX_BYTES:
             return False
         try:
             self._admit(criticality)

@@ -87,6 +87,9 @@ class Mirror:
         question = self._question(envelope)
         if question is None:
             return
+        if self._copier.is_full:  # first: the user waits while an answer is taken
+            self.figures.dropped += 1
+            return
         pair = Pair(self, envelope, question, _taken(outcome), seconds)
         if not self._copier.take(pair, COPY.criticality):
             self.figures.dropped += 1
