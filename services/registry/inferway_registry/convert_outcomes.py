@@ -16,7 +16,10 @@ MAX_OUTCOMES = 1_000
 MAX_REPORT_BYTES = 1 << 20
 """Of one rollout: a hundred steps, with forty outputs of twenty classes each."""
 MAX_REASON_CHARACTERS = 1_024
-MAX_BUCKET = 1_000
+MAX_BUCKET = 800
+"""Its microseconds are a number that messages can hold."""
+MAX_COUNT = 10**12
+"""Of anything; the sum over all gateways and phases still fits the messages that show it."""
 MAX_SAMPLE = 256
 """Values of an output that are kept, of all gateways together."""
 
@@ -112,8 +115,10 @@ def _check_outcomes(outcomes: pb.RolloutOutcomes, field: str) -> None:
         raise InvalidField.at(field, f"a histogram needs a count for each bucket, with buckets of 0 to {MAX_BUCKET}")
     if any(len(sample.values) > MAX_SAMPLE for sample in outcomes.profile.outputs):
         raise InvalidField.at(f"{field}.profile.outputs", f"a sample has at most {MAX_SAMPLE} values")
-    if any(number < 0 for number in _numbers(outcomes)):
-        raise InvalidField.at(field, "a count is negative")
+    if not all(0 <= number <= MAX_COUNT for number in _numbers(outcomes)):
+        raise InvalidField.at(field, f"a count is negative, or more than {MAX_COUNT:,}")
+    if any(mirror.figures.agreeing > mirror.figures.pairs for mirror in outcomes.mirrors):
+        raise InvalidField.at(f"{field}.mirrors.figures.agreeing", "more pairs agree than there are")
 
 
 def _is_histogram(message: pb.LatencyHistogram) -> bool:

@@ -95,3 +95,19 @@ def test_few_pairs_are_no_verdict_and_agreement_is_none_either():
     agreement = found.findings[1]
     assert agreement.verdict is Verdict.HARM
     assert agreement.log_e > agreement.threshold
+
+
+def test_outputs_may_be_called_like_what_the_judge_itself_finds():
+    """A model that answers with `errors` is judged by them, and nobody mistakes them for those of its users."""
+    controller = running()
+    known = Thresholds(5000, 9000, {"errors": (0.5,), "units": (0.5,), "scores": (0.5,)})
+    rollout = replace(controller.rollout, thresholds=known)
+    other = Counts(1000, 1000, bins={"errors": (0, 1000)})
+    controller.count(Counts(1000, 1000, bins={"errors": (1000, 0)}), other)
+
+    found = judgement(rollout, controller.facts)
+
+    names = [finding.name for finding in found.findings]
+    assert len(set(names)) == len(names)
+    assert names[4:7] == ["output errors", "scores", "output units"]
+    assert (found.findings[0].verdict, found.findings[4].verdict) == (Verdict.CONTINUE, Verdict.HARM)

@@ -58,6 +58,7 @@ def judged(**changes: float) -> Spec:
         (Spec(CANDIDATE, Shadow(hold_seconds=0.0)), "shadow.hold"),
         (judged(alpha=0.0), "judging.alpha"),
         (judged(alpha=0.6), "judging.alpha"),
+        (judged(alpha=5e-324), "judging.alpha"),
         (judged(alpha=nan), "judging.alpha"),
         (judged(min_units=0), "judging.min_units"),
         (judged(error_margin=0.99), "judging.error_margin"),

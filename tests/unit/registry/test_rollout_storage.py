@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from inferway.datatypes import Datatype
 from inferway.errors import InvalidField, InvalidName
-from inferway.registry.v1 import outcome_service_pb2, rollouts_pb2
+from inferway.registry.v1 import outcome_service_pb2, resources_pb2, rollouts_pb2
 from inferway_registry import convert_figures, convert_outcomes, convert_rollout_spec
 from inferway_registry.compatibility import incompatibility
 from inferway_registry.judge import Counts
@@ -31,6 +31,7 @@ from inferway_registry.resources import (
 from inferway_registry.rollouts.facts import Facts, Pairs
 from inferway_registry.rollouts.rollout import Rollout
 from inferway_registry.rollouts.spec import BlueGreen, Canary, Shadow, Spec, Step
+from inferway_registry.rollouts.thresholds import percentile_us
 from inferway_registry.store import rollout_codec
 
 NOW = datetime(2026, 1, 1, 12, 30, 0, 5, tzinfo=UTC)
@@ -127,6 +128,12 @@ def test_what_gateways_count_adds_up():
     assert counts[4] == (Counts(5, 5, {"INTERNAL": 0}), Counts(5, 5, {"INTERNAL": 0}))
 
 
+def test_the_slowest_answer_that_can_be_reported_can_be_told_to_gateways():
+    """A time that no message holds would end the routing of all endpoints."""
+    slowest = percentile_us({convert_outcomes.MAX_BUCKET: 100}, 0.99)
+    assert resources_pb2.RolloutDirective(p99_us=slowest).p99_us == slowest
+
+
 def test_bins_that_do_not_belong_to_the_rollout_are_let_go():
     """A gateway that counts in other bins, by whatever mistake, must not stop everybody's judge."""
     strange = outcomes(phases=[outcome_service_pb2.PhaseOutcomes(generation=3, stable=arm(9, 0, (4, 5, 6)))])
@@ -149,13 +156,15 @@ def test_samples_of_gateways_weigh_as_much_as_they_saw():
     assert math.isclose(sum(value == 2.0 for value in known.outputs["y"]) / len(known.outputs["y"]), 0.1, abs_tol=0.01)
 
 
-def mirror(pairs: int, mean: float, elements: int, *distances: float) -> outcome_service_pb2.MirrorOutcomes:
-    """Comparisons of one gateway."""
+def mirror(
+    pairs: int, mean: float, elements: int, *distances: float, agreeing: int | None = None
+) -> outcome_service_pb2.MirrorOutcomes:
+    """Comparisons of one gateway; all agree unless it is said how many."""
     figures = rollouts_pb2.MirrorFigures(
         primary_version="models/m/versions/1",
         mirrored_version="models/m/versions/2",
         pairs=pairs,
-        agreeing=pairs,
+        agreeing=pairs if agreeing is None else agreeing,
         primary_errors=1,
         outputs=[rollouts_pb2.OutputFigures(output="y", pairs=pairs, mean_absolute=mean, max_absolute=mean * 2)],
         examples=[rollouts_pb2.MirrorExample(distance=distance) for distance in distances],
@@ -189,6 +198,8 @@ def test_comparisons_of_gateways_are_merged_and_the_worst_kept():
         outcomes(phases=[outcome_service_pb2.PhaseOutcomes(stable=outcome_service_pb2.ArmOutcomes(events={"x": -1}))]),
         outcomes(mirrors=[outcome_service_pb2.MirrorOutcomes()]),
         outcomes(mirrors=[mirror(-1, 0.0, 1)]),
+        outcomes(mirrors=[mirror(1, 0.0, 1, agreeing=2)]),
+        outcomes(phases=[outcome_service_pb2.PhaseOutcomes(stable=outcome_service_pb2.ArmOutcomes(units=2**62))]),
         outcomes(
             profile=outcome_service_pb2.StableProfile(outputs=[outcome_service_pb2.OutputSample(values=[0.0] * 257)])
         ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from itertools import pairwise
-from math import inf, nan
+from math import inf, isfinite, nan
 from random import Random
 
 import pytest
@@ -82,10 +82,11 @@ def test_outputs_that_say_nothing_are_not_judged(values: list[float]):
     assert thresholds(Profile({100: 1000}, {"scores": tuple(values)})).edges == {}
 
 
-@given(st.lists(st.floats(-1e30, 1e30), max_size=300))
+@given(st.lists(st.floats(-1e30, 1e30) | st.floats(), max_size=300))
 def test_edges_ascend(values: list[float]):
     """Gateways search them by halving; two that are equal would make a bin that is always empty."""
     edges = output_edges(values)
+    assert all(map(isfinite, edges))
     assert all(one < other for one, other in pairwise(edges))
     assert len(edges) <= 42
 
@@ -97,3 +98,9 @@ def test_outputs_of_rare_signatures_are_not_judged():
     assert set(thresholds(profile).edges) == {"scores"}
     known = Profile({100: 1000}, {"scores": values, "explain/why": values}, {"scores": 1000, "explain/why": 600})
     assert set(thresholds(known).edges) == {"scores", "explain/why"}
+
+
+def test_the_edges_of_values_that_cannot_be_added_are_numbers():
+    """A database that takes only JSON's numbers would never store another rollout."""
+    assert output_edges([1.7e308] * 30) == ()
+    assert all(map(isfinite, output_edges([1.7e308] * 30 + [number / 7 for number in range(30)])))

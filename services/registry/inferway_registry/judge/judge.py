@@ -151,7 +151,7 @@ def _stable_share(metric: Rate, phases: Sequence[Phase]) -> float:
 
 
 def _drift(plan: Plan, metric: Drift, phases: Sequence[Phase]) -> Finding:
-    bins = _bins(metric.name, phases)
+    bins = _bins(metric.output or metric.name, phases)
     evidence, threshold = ratio.log_any(bins, metric.margin), -log(metric.alpha)
     canary = sum(tally[1] for tallies in bins for tally in tallies)
     if evidence >= threshold:

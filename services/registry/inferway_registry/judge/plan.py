@@ -43,10 +43,12 @@ class Drift:
     """An output that shall be distributed alike on both arms, by the bins of `Counts.bins`."""
 
     name: str
-    """The output."""
+    """The output in plain words."""
     alpha: float
     margin: float = 1.25
     """No bin shall be more than so many times as frequent on one arm as on the other. Better models differ a little."""
+    output: str = ""
+    """The key of its bins; empty if that is the name."""
 
     def __post_init__(self) -> None:
         """Raises InvalidField if a number means nothing."""

@@ -14,6 +14,8 @@ from inferway_registry.rollouts.spec import Canary, Mirror
 ABOVE_P95, ABOVE_P99, SCHEMA = "above_p95", "above_p99", "schema"
 _NO_ERRORS = frozenset({ABOVE_P95, ABOVE_P99, SCHEMA})
 """Kinds of events that are not the reason of an error; all others are."""
+_NO_OUTPUTS = frozenset({"split", "units"})
+"""Findings of the judge beside those on metrics; an output may have the name of any of them."""
 _ERRORS, _P95, _P99, _SCHEMA, _OUTPUTS = 0.4, 0.2, 0.2, 0.1, 0.1
 """How the metrics share alpha."""
 _PAIR_ERRORS = "errors"
@@ -45,8 +47,10 @@ def plan_of(rollout: Rollout, facts: Facts) -> Plan:
         metrics.append(Rate(name, (ABOVE_P99,), part, judging.p99_margin, without=errors))
     metrics.append(Rate("answers that break the schema", (SCHEMA,), alpha * _SCHEMA, without=errors))
     if judging.output_margin:
-        outputs = sorted(thresholds.edges)
-        metrics += [Drift(name, alpha * _OUTPUTS / len(outputs), judging.output_margin) for name in outputs]
+        share, taken = alpha * _OUTPUTS / max(1, len(thresholds.edges)), _NO_OUTPUTS | {each.name for each in metrics}
+        for output in sorted(thresholds.edges):
+            name = f"output {output}" if output in taken else output
+            metrics.append(Drift(name, share, judging.output_margin, output))
     return Plan(tuple(metrics), alpha, min_units=judging.min_units)
 
 

@@ -10,7 +10,7 @@ MAX_SECONDS = 30 * 86_400.0
 MAX_STEPS = 100
 MAX_COUNT = 10**12
 MAX_MARGIN = 1000.0
-MAX_ALPHA = 0.5
+MIN_ALPHA, MAX_ALPHA = 1e-9, 0.5
 MAX_MATCHES = 32
 MAX_TEXT_CHARACTERS = 1024
 
@@ -58,8 +58,7 @@ def _check_mirror(mirror: Mirror, field: str) -> None:
 
 
 def _check_judging(judging: Judging, field: str) -> None:
-    if not 0 < judging.alpha <= MAX_ALPHA:
-        raise InvalidField.at(f"{field}.alpha", f"{judging.alpha}; expected more than 0, at most {MAX_ALPHA}")
+    _check_between(judging.alpha, MIN_ALPHA, MAX_ALPHA, f"{field}.alpha")
     _check_between(judging.min_units, 1, MAX_COUNT, f"{field}.min_units")
     _check_between(judging.error_margin, 1.0, MAX_MARGIN, f"{field}.error_margin")
     _check_between(judging.p95_margin, 1.0, MAX_MARGIN, f"{field}.p95_margin")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from statistics import quantiles
 
 from inferway_registry.rollouts.facts import Profile
@@ -17,6 +16,8 @@ MIN_SEEN = 0.5
 """Of the answers with the most frequent output: rarer outputs are not judged, as they would hold every step."""
 MAX_CLASSES = 20
 FIRST_BUCKET_US, BUCKET_FACTOR = 10, 1.05
+_HUGE = 1e300
+"""So large values are no figures, nor are those that are not finite: no mean of them could be taken."""
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-5
 """Values that are nearer to each other are the same, up to the arithmetic of another build of the model."""
 
@@ -47,7 +48,7 @@ def output_edges(values: Sequence[float]) -> tuple[float, ...]:
     deciles fall on (a constant output, a probability that is nearly always 1) gets a bin of its own, a little wider
     than itself, so that arithmetic alone does not move answers out of it.
     """
-    finite = sorted(filter(isfinite, values))
+    finite = sorted(value for value in values if abs(value) < _HUGE)
     if len(finite) < MIN_VALUES:
         return ()
     classes = set(finite)
