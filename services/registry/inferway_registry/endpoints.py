@@ -16,7 +16,7 @@ from inferway.errors import (
 from inferway_registry import policy
 from inferway_registry.ledger import Change, check_etag
 from inferway_registry.resources import Arm, Endpoint, MatchRule, StreamPolicy
-from inferway_registry.rollouts.arms import candidate_arm, matches
+from inferway_registry.rollouts.arms import candidate_arm, matches, takes_matches
 from inferway_registry.store.reader import Reader
 
 
@@ -36,12 +36,17 @@ class Wish:
 
 
 def match_rules(endpoint: Endpoint) -> tuple[MatchRule, ...]:
-    """The rules in force: those of the rollout first, then the endpoint's own that name an arm which is there."""
+    """The rules in force: those of the rollout first, then the endpoint's own that name an arm which is there.
+
+    One that is from an earlier time, and names what is the candidate's arm now, waits until workers have loaded it.
+    """
     names = {arm.arm for arm in endpoint.arms}
-    own = tuple(rule for rule in endpoint.match_rules if rule.arm in names)
     if endpoint.rollout is None:
-        return own
+        return tuple(rule for rule in endpoint.match_rules if rule.arm in names)
     candidate = candidate_arm(endpoint.rollout)
+    if not takes_matches(endpoint.rollout):
+        names -= {candidate}
+    own = tuple(rule for rule in endpoint.match_rules if rule.arm in names)
     return (*(MatchRule(match, candidate) for match in matches(endpoint.rollout)), *own)
 
 

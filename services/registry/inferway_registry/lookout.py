@@ -18,6 +18,8 @@ from inferway_registry.store.reader import GatewayReport, Reader
 
 GATEWAY_SECONDS = 5.0
 """A gateway that has not reported for so long is not waited for; what it counted stays."""
+MAX_FAILURE_CHARACTERS = 1_024
+"""Of why a worker could not load a version, what becomes the reason of a rollout; runtimes may write pages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +37,7 @@ class Lookout:
         """`now` must go on evenly: it measures how long steps take."""
         self._fleet = fleet
         self.now = now
+        self._began = now()
 
     async def look(self, rows: Reader, rollout: Rollout) -> Sight:
         """All of it, in the transaction of `rows`."""
@@ -42,12 +45,13 @@ class Lookout:
         candidate = await rows.version(*rollout.spec.candidate)
         outcomes = [RolloutOutcomes.FromString(report.report) for report in reports]
         live = [one for one, report in zip(outcomes, reports, strict=True) if self._is_live(report)]
-        needed, ready, failure = self._workers(rollout)
+        needed, ready, holders, failure = self._workers(rollout)
         edges = rollout.thresholds.edges if rollout.thresholds else {}
         facts = Facts(
             now=self.now(),
             needed_workers=needed,
             ready_workers=ready,
+            holders=holders,
             load_failure=failure,
             published=candidate is not None and candidate.state is VersionState.PUBLISHED,
             generation=min((one.generation for one in live), default=0),
@@ -56,20 +60,22 @@ class Lookout:
             counts=convert_outcomes.counts(outcomes, {output: len(those) + 1 for output, those in edges.items()}),
             profile=convert_outcomes.profile(outcomes),
             mirrors=convert_outcomes.mirrors(outcomes),
+            listened_seconds=(self.now() - self._began).total_seconds(),
         )
         return Sight(facts, outcomes)
 
     def _is_live(self, report: GatewayReport) -> bool:
         return self.now() - report.reported_at <= timedelta(seconds=GATEWAY_SECONDS)
 
-    def _workers(self, rollout: Rollout) -> tuple[int, int, str]:
-        """How many need the candidate, how many of them have it, and why none can load it, if some have failed to."""
+    def _workers(self, rollout: Rollout) -> tuple[int, int, int, str]:
+        """How many need the candidate, how many of them have it, how many have it at all, and why none can load it."""
         stable, candidate = names.version_name(*rollout.stable), names.version_name(*rollout.spec.candidate)
         staying = [worker for worker in self._fleet.workers() if not worker.draining]
         needing = [worker for worker in staying if any(one.ready for one in _on(worker, stable))]
-        having = [worker for worker in needing if any(one.ready for one in _on(worker, candidate))]
+        having = [worker for worker in staying if any(one.ready for one in _on(worker, candidate))]
         failures = [one.failure for worker in staying for one in _on(worker, candidate) if one.failure]
-        return len(needing), len(having), failures[0] if failures and not having else ""
+        both = sum(worker in needing for worker in having)
+        return len(needing), both, len(having), failures[0][:MAX_FAILURE_CHARACTERS] if failures and not having else ""
 
 
 def _on(worker: Worker, version: str) -> list[VersionReport]:

@@ -15,15 +15,16 @@ from sqlalchemy import URL
 from sqlalchemy.exc import IntegrityError
 
 from inferway.errors import InvalidField, RolloutActive, RolloutState
-from inferway_registry import metrics, rollout_changes
+from inferway_registry import endpoints, metrics, rollout_changes
 from inferway_registry.convert_figures import full_message
+from inferway_registry.endpoints import Wish
 from inferway_registry.lookout import Lookout, Sight
 from inferway_registry.outcomes import Outcomes
-from inferway_registry.resources import Action, Arm
+from inferway_registry.resources import Action, Arm, MatchRule
 from inferway_registry.rollout_changes import Beginning
 from inferway_registry.rollouts import commands
 from inferway_registry.rollouts.rollout import Rollout, State
-from inferway_registry.rollouts.spec import BlueGreen, Mirror, Shadow
+from inferway_registry.rollouts.spec import BlueGreen, HeaderMatch, Mirror, OnInconclusive, Shadow
 from inferway_registry.routing import take_snapshot
 from inferway_registry.store.reader import GatewayReport, Reader
 from inferway_registry.watch import Broadcast
@@ -475,3 +476,49 @@ async def test_samples_show_how_it_went(registry: Registry):
     assert shown.samples[-1].candidate.units > shown.samples[0].candidate.units
     times = [sample.sample_time.ToDatetime() for sample in shown.samples]
     assert times == sorted(set(times))
+
+
+@pytest.mark.parametrize("wanted", OnInconclusive)
+async def test_a_registry_that_was_down_for_an_hour_goes_on_where_it_was(registry: Registry, wanted: OnInconclusive):
+    """Its absence is no reason to stop a version that does no harm, or to take it from its users."""
+    await registry.begin(replace(QUICK, on_inconclusive=wanted))
+    gateway = StubGateway()
+    while (await registry.rollout()).state is not State.RUNNING:
+        await registry.drive(gateway, seconds=1)
+    registry.clock.seconds += 3600
+
+    again = build(registry.store, registry.clock)
+    await again.controller.run()
+    again.have_ready(STABLE, CANDIDATE)
+
+    assert way(await again.drive(gateway)) == GOOD_CANARY
+
+
+async def test_a_worker_without_the_stable_version_shows_that_the_candidate_can_be_loaded(registry: Registry):
+    """One worker that fails while another serves the candidate is that worker's trouble."""
+    registry.have_ready(CANDIDATE, worker="new")
+    registry.have_ready(STABLE, failing="no space left")
+    await registry.begin()
+
+    rollout = await registry.drive(StubGateway(), seconds=5)
+
+    assert rollout.state is State.PREPARING
+
+
+async def test_a_rule_of_an_earlier_time_waits_until_its_arm_is_loaded(registry: Registry):
+    """The endpoint had that version before, and a rule for it; now it comes back, and workers do not have it yet."""
+    rule = MatchRule(HeaderMatch("x-tester", "1"), "v2")
+    arms = (Arm("v1", *STABLE, 10_000), Arm("v2", *CANDIDATE, 0))
+    await registry.ledger.apply(
+        BY, lambda change: endpoints.update(change, "digits", Wish(arms, "", match_rules=(rule,)), "")
+    )
+    await registry.ledger.apply(BY, lambda change: endpoints.drive(change, "digits", arms[:1], ""))
+    await registry.begin()
+
+    before = endpoints.match_rules(await registry.endpoint())
+    gateway = StubGateway()
+    while (await registry.rollout()).state is not State.RUNNING:
+        await registry.drive(gateway, seconds=1)
+
+    assert before == ()
+    assert endpoints.match_rules(await registry.endpoint()) == (rule,)

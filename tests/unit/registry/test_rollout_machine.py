@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from inferway_registry.rollouts import commands, machine
-from inferway_registry.rollouts.facts import Pairs, Profile
+from inferway_registry.rollouts.facts import LISTEN_SECONDS, Pairs, Profile
 from inferway_registry.rollouts.rollout import OF_CONTROLLER, OF_GATEWAY, State, Thresholds
 from inferway_registry.rollouts.spec import Canary, Judging, OnInconclusive, Step, Strategy
 from tests.unit.registry.rollout_facts import (
@@ -441,3 +441,35 @@ def test_a_rollout_without_a_baseline_is_judged_by_errors_alone():
     assert controller.look() is State.RUNNING
     harmed(controller)
     assert controller.look() is State.ROLLING_BACK
+
+
+@pytest.mark.parametrize("wanted", OnInconclusive)
+@ALL
+def test_a_registry_that_was_away_hears_everybody_before_it_gives_up(strategy: Strategy, wanted: OnInconclusive):
+    """While it was down nobody could tell it anything: its own absence is no silence of users."""
+    controller = running(strategy)
+    controller.store(replace(controller.rollout, spec=replace(controller.rollout.spec, on_inconclusive=wanted)))
+    controller.know(gateways=0, listened_seconds=0.0)
+    assert controller.look(10_000.0) is State.RUNNING
+
+    controller.know(listened_seconds=LISTEN_SECONDS)
+
+    assert controller.look() in {State.PAUSED, State.ROLLING_BACK}
+
+
+def test_the_first_worker_that_reports_speaks_for_no_other():
+    """One that could not load what all others have must not end a rollout because the registry was restarted."""
+    controller = running()
+    controller.know(load_failure="no space left", listened_seconds=1.0)
+    assert controller.look() is State.RUNNING
+    controller.know(listened_seconds=LISTEN_SECONDS)
+    assert controller.look() is State.ROLLING_BACK
+
+
+def test_preparing_does_not_fail_by_the_clock_of_a_registry_that_was_away():
+    """The time for loading has passed, but nobody could say that the candidate was loaded."""
+    controller = preparing()
+    controller.know(needed_workers=2, ready_workers=1, listened_seconds=1.0)
+    assert controller.look(10_000.0) is State.PREPARING
+    controller.know(listened_seconds=LISTEN_SECONDS)
+    assert controller.look() is State.FAILED

@@ -172,3 +172,15 @@ def test_pairs_are_not_lost_by_a_switch():
     assert controller.look() is State.BAKING
     controller.copied(STABLE, Pairs(100, 96, primary_errors=4))
     assert controller.look() is State.ROLLING_BACK
+
+
+def test_a_stable_version_that_no_worker_can_load_is_left_behind_by_hand():
+    """argo-rollouts#1774: the fix for what is broken must not wait for what is broken."""
+    controller = Controller(fresh(spec()))
+    controller.know(needed_workers=0, ready_workers=0, holders=2)
+    controller.look()
+    assert controller.look(60.0) is State.PREPARING
+
+    controller.store(commands.promote(controller.rollout, controller.facts.now, "ann"))
+
+    assert controller.look() is State.RUNNING

@@ -161,3 +161,16 @@ def test_a_wrong_split_is_not_to_be_resumed():
     controller.count(met(3000), met(1000))
     assert controller.look() is State.PAUSED
     assert outlook(controller).startswith("Waits for somebody to promote or abort it: ")
+
+
+def test_arms_of_models_with_long_names_are_names_too():
+    """What the database and callers take as an arm's name has 63 characters at most."""
+    long = replace(fresh(replace(spec(), candidate=("m" * 63, 12))), endpoint="e")
+    assert arms(long)[0].arm == "m" * 59 + "-v12"
+
+
+def test_nobody_is_told_to_promote_a_shadow():
+    """A command that will be refused is no advice."""
+    controller = running(SHADOW)
+    paused = commands.pause(controller.rollout, controller.facts.now, "ann")
+    assert "promote" not in next_words(paused, controller.facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inferway import names
 from inferway_registry.resources import FULL_WEIGHT, Arm
 from inferway_registry.rollouts.rollout import Rollout, State
 from inferway_registry.rollouts.spec import HeaderMatch, Shadow
@@ -32,9 +33,14 @@ def candidate_arm(rollout: Rollout) -> str:
     return _name(rollout, rollout.spec.candidate)
 
 
+def takes_matches(rollout: Rollout) -> bool:
+    """The candidate may get the calls of rules: it is loaded, and does not go back."""
+    return rollout.acts_as in _MATCHING
+
+
 def matches(rollout: Rollout) -> tuple[HeaderMatch, ...]:
     """The calls that get the candidate's arm whatever the weights: once it is ready, until it ends."""
-    return rollout.spec.match if rollout.acts_as in _MATCHING else ()
+    return rollout.spec.match if takes_matches(rollout) else ()
 
 
 def _arm(rollout: Rollout, version: tuple[str, int], weight: int) -> Arm:
@@ -43,4 +49,5 @@ def _arm(rollout: Rollout, version: tuple[str, int], weight: int) -> Arm:
 
 def _name(rollout: Rollout, version: tuple[str, int]) -> str:
     model, number = version
-    return f"v{number}" if model == rollout.endpoint else f"{model}-v{number}"
+    own = f"v{number}"
+    return own if model == rollout.endpoint else f"{model[: names.MAX_SEGMENT_CHARACTERS - len(own) - 1]}-{own}"

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import inf
 
 from inferway_registry.judge import Counts
+
+LISTEN_SECONDS = 15.0
+"""So long after its start a registry leaves workers and gateways to find it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Facts:
     """Workers that have the stable version ready and are not leaving."""
     ready_workers: int = 0
     """Those among them that have the candidate ready, too."""
+    holders: int = 0
+    """Workers that have the candidate ready, whatever else they have."""
     load_failure: str = ""
     """Why workers could not load the candidate; empty unless one has failed to and none has it ready."""
     published: bool = True
@@ -67,3 +73,10 @@ class Facts:
     profile: Profile = Profile()
     mirrors: Mapping[tuple[str, int], Pairs] = field(default_factory=dict)
     """By the version that got the copies."""
+    listened_seconds: float = inf
+    """Since the registry that looks has started."""
+
+    @property
+    def everybody_had_time(self) -> bool:
+        """Who lives has reported to this registry: what it has not heard is silence, and not its own absence."""
+        return self.listened_seconds >= LISTEN_SECONDS

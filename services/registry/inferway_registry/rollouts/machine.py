@@ -59,7 +59,7 @@ def _danger(rollout: Rollout, facts: Facts, judgement: Judgement) -> str:
         return words.brake(facts.brake)
     if not facts.published:
         return words.unloaded(rollout)
-    if facts.load_failure:
+    if facts.load_failure and facts.everybody_had_time:
         return words.not_loaded(rollout, facts.load_failure)
     harmed = judgement.verdict is Verdict.HARM and not isinstance(rollout.spec.strategy, Shadow)
     return judgement.sentence if harmed else ""

@@ -41,7 +41,9 @@ def advance(rollout: Rollout, canary: Canary, now: datetime, why: str, principal
 
 
 def give_up(rollout: Rollout, facts: Facts, why: str) -> Rollout:
-    """What was asked for if nothing can be said."""
+    """What was asked for if nothing can be said; not yet, if the registry itself was away."""
+    if not facts.everybody_had_time:
+        return rollout
     if rollout.spec.on_inconclusive is OnInconclusive.ROLL_BACK:
         return roll_back(rollout, facts.now, why)
     return rollout.to(State.PAUSED, facts.now, why)

@@ -23,7 +23,7 @@ def _pending(_: Rollout, __: Facts) -> str:
 
 def _preparing(rollout: Rollout, facts: Facts) -> str:
     waits = []
-    if not preparing.loaded(facts):
+    if not preparing.loaded(rollout, facts):
         workers = f"{facts.ready_workers} of {facts.needed_workers} workers"
         waits.append(f"workers to load {words.version(rollout.spec.candidate)} ({workers} have)")
     if not preparing.watched(rollout, facts):
@@ -90,6 +90,8 @@ def _rolling_back(rollout: Rollout, facts: Facts) -> str:
 
 
 def _paused(rollout: Rollout, _: Facts) -> str:
+    if isinstance(rollout.spec.strategy, Shadow) and rollout.acts_as is State.RUNNING:
+        return "Waits for somebody to resume or abort it."
     if rollout.reason.startswith("srm:"):
         return "Waits for somebody to promote or abort it: a wrong split does not heal. Harm still rolls back at once."
     return "Waits for somebody to resume, promote or abort it. Weights stay; harm still rolls back at once."

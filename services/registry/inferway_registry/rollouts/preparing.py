@@ -20,8 +20,8 @@ def step(rollout: Rollout, facts: Facts) -> Rollout:
         return rollout.to(State.FAILED, facts.now, words.unloaded(rollout))
     if facts.load_failure:
         return rollout.to(State.FAILED, facts.now, words.not_loaded(rollout, facts.load_failure))
-    late = rollout.seconds_in_state(facts.now) >= patience(rollout)
-    if not loaded(facts):
+    late = rollout.seconds_in_state(facts.now) >= patience(rollout) and facts.everybody_had_time
+    if not loaded(rollout, facts):
         return _waited_for_workers(rollout, facts) if late else rollout
     if watched(rollout, facts):
         return _run(rollout, facts)
@@ -32,9 +32,14 @@ def step(rollout: Rollout, facts: Facts) -> Rollout:
     )
 
 
-def loaded(facts: Facts) -> bool:
-    """Whoever has the stable version has the candidate, too."""
-    return facts.ready_workers >= facts.needed_workers > 0
+def loaded(rollout: Rollout, facts: Facts) -> bool:
+    """Whoever has the stable version has the candidate, too.
+
+    If nobody has the stable version, who has the candidate is enough for somebody who decided to go on without it.
+    """
+    if facts.needed_workers:
+        return facts.ready_workers >= facts.needed_workers
+    return facts.holders > 0 and rollout.thresholds is not None
 
 
 def watched(rollout: Rollout, facts: Facts) -> bool:
