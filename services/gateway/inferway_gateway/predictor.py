@@ -130,10 +130,10 @@ class Predictor:
         self._dispatcher.abandon(flight)
 
     def _dispatch(self, envelope: Envelope) -> Flight:
+        """What is large is held by now, and let go in the end."""
         byte_count = envelope.byte_count
         if byte_count < _LARGE_BYTES:
             return self._dispatcher.submit(envelope)
-        self._memory.hold(byte_count)
         try:
             flight = self._dispatcher.submit(envelope)
         except InferwayError:
@@ -160,6 +160,8 @@ class Predictor:
             byte_count += state_bytes(state)
         if byte_count > self._max_bytes:
             raise InvalidField.at("inputs", f"{byte_count} bytes in all; a worker takes at most {self._max_bytes}")
+        if byte_count >= _LARGE_BYTES:
+            self._memory.hold(byte_count)  # before anybody observes it: who is refused here has met no version
         envelope = Envelope(
             version,
             signature.name,

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry import trace
 
 from inferway.datatypes import Datatype
-from inferway.errors import InferwayError, WorkerLost
+from inferway.errors import InferwayError, MemoryPressure, WorkerLost
 from inferway_chassis.memory_gate import MemoryGate
 from inferway_gateway.admission import FieldNames
 from inferway_gateway.envelope import Ask, Caller, Envelope, Observer
@@ -69,8 +69,10 @@ class Bed:
         self.asked.append((endpoint, decision))
         return self.observer
 
-    def envelope(self, *, number: int = 0, unit: str = "", headers: Mapping[str, str] | None = None) -> Envelope:
-        x = Tensor("x", Datatype.FP32, (1, 4), b"\0" * 16)
+    def envelope(
+        self, *, number: int = 0, unit: str = "", headers: Mapping[str, str] | None = None, rows: int = 1
+    ) -> Envelope:
+        x = Tensor("x", Datatype.FP32, (rows, 4), b"\0" * (rows * 16))
         caller = Caller(headers=tuple((headers or {}).items()))
         selector = Selector("echo", number=number)
         return self.predictor.submit(Ask(selector, [x], (), unit, 10.0, caller, NAMES)).envelope
@@ -84,6 +86,16 @@ async def test_what_chance_decided_in_a_rollout_is_observed() -> None:
     assert envelope.observer is bed.observer
     assert bed.asked == [(DRIVEN, Decision(VERSIONS["models/echo/versions/2"], "v2", 4, 10_000, "u", DRIVEN))]
     assert (envelope.arm, envelope.propensity, envelope.is_split) == ("v2", 10_000, True)
+
+
+async def test_what_is_refused_for_want_of_memory_has_met_no_version() -> None:
+    """It would be a unit of its arm, and steps that wait for units would end though nobody was answered."""
+    bed = Bed(DRIVEN)
+    bed.envelope(unit="first", rows=40_000)
+    with pytest.raises(MemoryPressure):
+        bed.envelope(unit="second", rows=40_000)
+
+    assert [decision.unit for _, decision in bed.asked] == ["first"]
 
 
 @pytest.mark.parametrize(
