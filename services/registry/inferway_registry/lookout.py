@@ -71,11 +71,15 @@ class Lookout:
         """How many need the candidate, how many of them have it, how many have it at all, and why none can load it."""
         stable, candidate = names.version_name(*rollout.stable), names.version_name(*rollout.spec.candidate)
         staying = [worker for worker in self._fleet.workers() if not worker.draining]
-        needing = [worker for worker in staying if any(one.ready for one in _on(worker, stable))]
-        having = [worker for worker in staying if any(one.ready for one in _on(worker, candidate))]
+        needing = sum(_has(worker, stable) for worker in staying)
+        having = [worker for worker in staying if _has(worker, candidate)]
         failures = [one.failure for worker in staying for one in _on(worker, candidate) if one.failure]
-        both = sum(worker in needing for worker in having)
-        return len(needing), both, len(having), failures[0][:MAX_FAILURE_CHARACTERS] if failures and not having else ""
+        both = sum(_has(worker, stable) for worker in having)
+        return needing, both, len(having), failures[0][:MAX_FAILURE_CHARACTERS] if failures and not having else ""
+
+
+def _has(worker: Worker, version: str) -> bool:
+    return any(report.ready for report in _on(worker, version))
 
 
 def _on(worker: Worker, version: str) -> list[VersionReport]:
