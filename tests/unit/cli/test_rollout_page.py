@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
+from rich.console import Console
 
 from inferway.registry.v1 import rollouts_pb2
 from inferway_cli.rollouts.drawing import HEIGHT, LEFT, RIGHT, WIDTH, Chart, Line, ticks
 from inferway_cli.rollouts.page import page
+from inferway_cli.rollouts.view import frame
 from tests.unit.cli.fake_rollouts import CANDIDATE, STABLE, Judgement, Rollout, finding, rollout
 
 EVIL = "<script>alert(1)</script>\x1b[2J"
@@ -109,6 +111,25 @@ def test_the_page_says_what_happened_and_why():
         "30s",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("state", "told"), [(Rollout.STATE_RUNNING, True), (Rollout.STATE_SUCCEEDED, False), (Rollout.STATE_FAILED, False)]
+)
+def test_what_was_still_needed_is_told_until_the_end(state: Rollout.State.ValueType, told: bool):
+    """`too little seen` beside SUCCEEDED says that nobody looked: after the end no unit is met under its weights."""
+    one, needed = rollout(state), "0 of the 100 units needed"
+    one.judgement.reason = f"Too little was seen. {needed}"
+    one.judgement.findings.append(finding("errors", Judgement.VERDICT_NO_DATA, 0.0))
+    one.judgement.findings.add(metric="units", verdict=Judgement.VERDICT_NO_DATA, reason=needed)
+    terminal = Console(width=200)
+
+    with terminal.capture() as captured:
+        terminal.print(frame(one, NOW, in_full=True))
+    texts = [read(page(one, NOW)).text, captured.get()]
+
+    assert [needed in text for text in texts] == [told, told]
+    assert all("errors" in text for text in texts)
 
 
 def test_a_rollout_that_has_just_begun_has_a_page_too():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import exp, log
 
 from inferway.registry.v1 import rollouts_pb2
+from inferway_cli.rollouts.named import is_over
 from inferway_cli.serving_words import duration
 
 Verdict = rollouts_pb2.RolloutJudgement
@@ -31,6 +32,14 @@ def odds(log_evidence: float) -> str:
 def odds_of(finding: rollouts_pb2.RolloutFinding) -> str:
     """Evidence beside what it must reach, `7.1 of 50 to 1`."""
     return f"{odds(finding.log_evidence).removesuffix(' to 1')} of {odds(finding.log_threshold)}"
+
+
+def findings(rollout: rollouts_pb2.Rollout) -> list[rollouts_pb2.RolloutFinding]:
+    """What the judge found; after the end, without what it would have waited for."""
+    found = list(rollout.judgement.findings)
+    if not is_over(rollout):
+        return found
+    return [one for one in found if one.log_threshold > 0 or one.verdict != Verdict.VERDICT_NO_DATA]
 
 
 def fullness(finding: rollouts_pb2.RolloutFinding) -> float:

@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from inferway.registry.v1 import rollouts_pb2
 from inferway_cli.console import escaped
 from inferway_cli.rollouts.drawing import COLOURS, Chart, Line
-from inferway_cli.rollouts.figures import VERDICTS, clock, errors, latency, odds, share, total_errors
+from inferway_cli.rollouts.figures import VERDICTS, clock, errors, findings, latency, odds, share, total_errors
 from inferway_cli.rollouts.named import is_over, shown, state_name
 from inferway_cli.rollouts.spec import in_words, percent, short, strategy_name, with_defaults
 from inferway_cli.views import timestamp
@@ -156,7 +156,9 @@ def _judgement(rollout: Rollout) -> Iterator[str]:
     judgement = rollout.judgement
     if not judgement.findings:
         return
-    yield f"<h2>What the judge says</h2><p>{_safe(judgement.reason)}</p>"
+    yield "<h2>What the judge says</h2>"
+    if not is_over(rollout):
+        yield f"<p>{_safe(judgement.reason)}</p>"
     rows = (
         (
             finding.metric,
@@ -165,7 +167,7 @@ def _judgement(rollout: Rollout) -> Iterator[str]:
             odds(finding.log_threshold) if finding.log_threshold > 0 else "",
             finding.reason.removeprefix(f"{finding.metric}: "),
         )
-        for finding in judgement.findings
+        for finding in findings(rollout)
     )
     yield _table(("metric", "verdict", "evidence", "enough", "in words"), rows)
 

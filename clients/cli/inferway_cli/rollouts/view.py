@@ -10,7 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from inferway.registry.v1 import rollouts_pb2
-from inferway_cli.rollouts.figures import VERDICTS, clock, errors, fullness, latency, odds_of, share, total_errors
+from inferway_cli.rollouts.figures import (
+    VERDICTS,
+    clock,
+    errors,
+    findings,
+    fullness,
+    latency,
+    odds_of,
+    share,
+    total_errors,
+)
 from inferway_cli.rollouts.named import is_over, shown, state_name
 from inferway_cli.rollouts.spec import percent, seconds, short, strategy_name, with_defaults
 
@@ -127,7 +137,7 @@ def _evidence(rollout: Rollout) -> Table:
     table = Table.grid(padding=(0, 2))
     for wraps in (True, False, False, False):
         table.add_column(no_wrap=not wraps)
-    for finding in rollout.judgement.findings:
+    for finding in findings(rollout):
         colour = _VERDICT_COLOURS.get(finding.verdict, "cyan")
         filled = round(fullness(finding) * EVIDENCE_COLUMNS)
         bar = Text("█" * filled, style=colour).append("░" * (EVIDENCE_COLUMNS - filled), style="dim")
@@ -138,7 +148,7 @@ def _evidence(rollout: Rollout) -> Table:
 
 def _sentences(rollout: Rollout, *, in_full: bool) -> Iterator[Text]:
     quiet = rollouts_pb2.RolloutJudgement.VERDICT_CONTINUE
-    for finding in rollout.judgement.findings:
+    for finding in findings(rollout):
         if in_full or finding.verdict != quiet:
             yield Text(f"  {finding.reason}", style="dim" if finding.verdict == quiet else "")
 
