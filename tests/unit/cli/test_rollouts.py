@@ -16,7 +16,7 @@ import pytest
 from rich.console import Console
 
 from inferway.errors import RolloutActive
-from inferway.registry.v1 import rollout_service_pb2, rollouts_pb2
+from inferway.registry.v1 import resources_pb2, rollout_service_pb2, rollouts_pb2
 from inferway_cli.apply.rollout_documents import RolloutDocument
 from inferway_cli.apply.sources import read_documents, read_rollout_document
 from inferway_cli.registry import Registry
@@ -156,7 +156,11 @@ async def test_everything_that_is_wrong_with_a_file_has_its_line(inferway: Infer
     [
         ("bake: 0s", "bake must be a time of more than 0s"),
         ("bake: 721h", "and of 720h at most"),
-        ("judge: {alpha: 0.6}", "alpha must be more than 0, and at most 0.5"),
+        ("judge: {alpha: 0.6}", "alpha must be from 1e-09 to 0.5"),
+        ("judge: {alpha: 1e-320}", "alpha must be from 1e-09 to 0.5"),
+        pytest.param(f"judge: {{alpha: 1{'0' * 400}}}", "alpha must be from 1e-09 to 0.5", id="huge"),
+        ("baseline: .nan", "baseline must be a time of more than 0s"),
+        ("strategy: blue-green\nhold: 10s", "unknown key 'hold'"),
         ("judge: {error_margin: 0.5}", "error_margin must be a number of times, from 1"),
         ("judge: {output_margin: 0.5}", "output_margin must be 0, or from 1"),
         ("judge: {error_margin: 3, errors_not_inferior: 2}", "must be more than error_margin"),
@@ -378,3 +382,20 @@ def test_specs_in_the_documentation_can_be_read(tmp_path: Path, page: str):
 def test_specs_of_the_examples_can_be_read(spec: Path):
     """The tutorial uses them with a version."""
     assert read_rollout_document(str(spec)).name == "digits"
+
+
+@pytest.mark.parametrize(("unloaded", "version"), [((2,), STABLE), ((1, 2), "")])
+async def test_the_latest_version_is_one_that_can_be_served(
+    inferway: Inferway, registry: RolloutRegistry, unloaded: tuple[int, ...], version: str
+):
+    """What was withdrawn is not what anybody means by `latest`."""
+    for number in unloaded:
+        name = f"models/affine/versions/{number}"
+        registry.versions[name].state = resources_pb2.ModelVersion.STATE_UNLOADED
+
+    done = await inferway("rollout", "start", "affine", "--to", "latest")
+
+    if version:
+        assert created(registry).rollout.spec.candidate_version == version
+    else:
+        assert (done.code, "no version that could be served" in done.stderr) == (1, True)

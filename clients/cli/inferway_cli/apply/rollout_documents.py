@@ -40,7 +40,7 @@ MAX_STEPS = 100
 MAX_MATCHES = 32
 MAX_TEXT_CHARACTERS = 1_024
 MAX_MARGIN = 1_000
-MAX_ALPHA = 0.5
+MIN_ALPHA, MAX_ALPHA = 1e-9, 0.5
 _COMMON = ("kind", "endpoint", "to", "strategy", "baseline", "bake", "prepare_timeout", "judge", "match")
 _KEYS = {
     "canary": (*_COMMON, "on_inconclusive", "description", "supersede", "steps"),
@@ -98,7 +98,7 @@ def duration(value: object) -> Duration:
         amount = Decimal(str(value))
     else:
         raise Unfit("a time such as 20s, 500ms or 2m")
-    if not 0 < amount <= MAX_SECONDS:
+    if not (amount.is_finite() and 0 < amount <= MAX_SECONDS):
         raise Unfit(f"a time of more than 0s, and of {MAX_SECONDS // 3_600}h at most")
     return Duration(seconds=int(amount), nanos=int(amount % 1 * 10**9))
 
@@ -123,7 +123,8 @@ def _read_strategy(section: Section, spec: Spec, strategy: str) -> None:
         chosen.steps.extend(_steps(section))
         return
     _set(chosen, section, "min_pairs", lambda value: values.number(value, "a number of pairs, from 1"))
-    _set(chosen, section, "hold", duration)
+    if strategy == "shadow":
+        _set(chosen, section, "hold", duration)
     mirror = section.section("mirror")
     if mirror is not None:
         _read_mirror(mirror, chosen.mirror)
@@ -198,7 +199,7 @@ def _number(wanted: str, fits: Callable[[float], bool]) -> Callable[[object], fl
     def parse(value: object) -> float:
         try:
             figure = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else nan
-        except ValueError:
+        except (ValueError, OverflowError):
             figure = nan
         if not fits(figure):
             raise Unfit(wanted)
@@ -227,7 +228,7 @@ def _description(value: object) -> str:
 
 _MARGIN = _number(f"a number of times, from 1 to {MAX_MARGIN}", lambda figure: 1 <= figure <= MAX_MARGIN)
 _JUDGED = {
-    "alpha": _number(f"more than 0, and at most {MAX_ALPHA}", lambda figure: 0 < figure <= MAX_ALPHA),
+    "alpha": _number(f"from {MIN_ALPHA:g} to {MAX_ALPHA}", lambda figure: MIN_ALPHA <= figure <= MAX_ALPHA),
     "error_margin": _MARGIN,
     "p95_margin": _MARGIN,
     "p99_margin": _MARGIN,

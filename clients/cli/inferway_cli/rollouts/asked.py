@@ -9,6 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from inferway import names
 from inferway.errors import InvalidName
+from inferway.registry.v1.resources_pb2 import ModelVersion
 from inferway_cli.apply import values
 from inferway_cli.apply.nodes import Place, Unfit
 from inferway_cli.apply.present import busiest_model
@@ -61,7 +62,10 @@ async def _number(registry: Registry, model: str, to: values.Label | None) -> in
     if to == values.THIS:
         raise CommandError("`this` is a version that `inferway apply` publishes; say its number or alias")
     if to == values.LATEST:
-        return max((await registry.model(model)).version_numbers)
+        served = [one.version for one in await registry.versions(model) if one.state != ModelVersion.STATE_UNLOADED]
+        if not served:
+            raise CommandError(f"{model} has no version that could be served; `inferway model {model}` lists them")
+        return max(served)
     return await number_of(registry, model, str(to))
 
 
