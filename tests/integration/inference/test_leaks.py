@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize(("isolation", "cycles"), [("inline", 50), ("process", 20), ("group", 20)])
+@pytest.mark.parametrize(("isolation", "cycles"), [("inline", 20), ("process", 8), ("group", 8)])
 async def test_nothing_is_left_of_a_version_that_is_gone(folder: Path, isolation: str, cycles: int):
     """A worker lives for months, and versions come and go every day."""
     before, after = await run_cycles("fake", folder, isolation, cycles)
