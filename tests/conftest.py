@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -26,6 +27,12 @@ CONFIGS = {
 
 
 EXIT_SECONDS = 30.0
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C reach what tests start: a shell that runs the tests in the background has all of them ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(exitstatus: int) -> None:
