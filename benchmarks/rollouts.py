@@ -32,7 +32,7 @@ SCENES: dict[str, Callable[[Scene], Awaitable[object]]] = {
     "fatal": doomed_candidate,
     "abort": aborted_candidate,
     "good": lambda scene: good_candidate(scene, ((500, 10.0), (2500, 10.0), (5000, 10.0))),
-    "shadow": lambda scene: stopped_shadow(scene, 30.0),
+    "shadow": lambda scene: stopped_shadow(scene, 8.0),
 }
 
 
