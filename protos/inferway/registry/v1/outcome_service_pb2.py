@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from inferway.registry.v1 import resources_pb2 as inferway_dot_registry_dot_v1_dot_resources__pb2
 from inferway.registry.v1 import rollouts_pb2 as inferway_dot_registry_dot_v1_dot_rollouts__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*inferway/registry/v1/outcome_service.proto\x12\x14inferway.registry.v1\x1a#inferway/registry/v1/rollouts.proto\"a\n\x15ReportOutcomesRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x37\n\x08outcomes\x18\x02 \x03(\x0b\x32%.inferway.registry.v1.RolloutOutcomes\"\x18\n\x16ReportOutcomesResponse\"\xee\x01\n\x0fRolloutOutcomes\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x33\n\x06phases\x18\x03 \x03(\x0b\x32#.inferway.registry.v1.PhaseOutcomes\x12\x34\n\x07profile\x18\x04 \x01(\x0b\x32#.inferway.registry.v1.StableProfile\x12\x14\n\x0c\x62rake_reason\x18\x05 \x01(\t\x12\x35\n\x07mirrors\x18\x06 \x03(\x0b\x32$.inferway.registry.v1.MirrorOutcomes\"\x8c\x01\n\rPhaseOutcomes\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\x31\n\x06stable\x18\x02 \x01(\x0b\x32!.inferway.registry.v1.ArmOutcomes\x12\x34\n\tcandidate\x18\x03 \x01(\x0b\x32!.inferway.registry.v1.ArmOutcomes\"\x86\x03\n\x0b\x41rmOutcomes\x12\r\n\x05units\x18\x01 \x01(\x03\x12\x11\n\tnewcomers\x18\x02 \x01(\x03\x12=\n\x06\x65vents\x18\x03 \x03(\x0b\x32-.inferway.registry.v1.ArmOutcomes.EventsEntry\x12.\n\x04\x62ins\x18\x04 \x03(\x0b\x32 .inferway.registry.v1.OutputBins\x12\x10\n\x08requests\x18\x05 \x01(\x03\x12=\n\x06\x65rrors\x18\x06 \x03(\x0b\x32-.inferway.registry.v1.ArmOutcomes.ErrorsEntry\x12\x37\n\x07latency\x18\x07 \x01(\x0b\x32&.inferway.registry.v1.LatencyHistogram\x1a-\n\x0b\x45ventsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a-\n\x0b\x45rrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\",\n\nOutputBins\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x03\"3\n\x10LatencyHistogram\x12\x0f\n\x07\x62uckets\x18\x01 \x03(\x05\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x03\"}\n\rStableProfile\x12\x37\n\x07latency\x18\x01 \x01(\x0b\x32&.inferway.registry.v1.LatencyHistogram\x12\x33\n\x07outputs\x18\x02 \x03(\x0b\x32\".inferway.registry.v1.OutputSample\"<\n\x0cOutputSample\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x01\x12\x0c\n\x04seen\x18\x03 \x01(\x03\"\xdb\x01\n\x0eMirrorOutcomes\x12\x34\n\x07\x66igures\x18\x01 \x01(\x0b\x32#.inferway.registry.v1.MirrorFigures\x12?\n\x0fprimary_latency\x18\x02 \x01(\x0b\x32&.inferway.registry.v1.LatencyHistogram\x12@\n\x10mirrored_latency\x18\x03 \x01(\x0b\x32&.inferway.registry.v1.LatencyHistogram\x12\x10\n\x08\x65lements\x18\x04 \x03(\x03\x32}\n\x0eOutcomeService\x12k\n\x0eReportOutcomes\x12+.inferway.registry.v1.ReportOutcomesRequest\x1a,.inferway.registry.v1.ReportOutcomesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*inferway/registry/v1/outcome_service.proto\x12\x14inferway.registry.v1\x1a$inferway/registry/v1/resources.proto\x1a#inferway/registry/v1/rollouts.proto\"\x96\x01\n\x15ReportOutcomesRequest\x12\x0f\n\x07gateway\x18\x01 \x01(\t\x12\x37\n\x08outcomes\x18\x02 \x03(\x0b\x32%.inferway.registry.v1.RolloutOutcomes\x12\x33\n\x06splits\x18\x03 \x03(\x0b\x32#.inferway.registry.v1.SplitOutcomes\"\x18\n\x16ReportOutcomesResponse\"\xee\x01\n\x0fRolloutOutcomes\x12\x0f\n\x07rollout\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12\x33\n\x06phases\x18\x03 \x03(\x0b\x32#.inferway.registry.v1.PhaseOutcomes\x12\x34\n\x07profile\x18\x04 \x01(\x0b\x32#.inferway.registry.v1.StableProfile\x12\x14\n\x0c\x62rake_reason\x18\x05 \x01(\t\x12\x35\n\x07mirrors\x18\x06 \x03(\x0b\x32$.inferway.registry.v1.MirrorOutcomes\"c\n\rSplitOutcomes\x12\x10\n\x08\x65ndpoint\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x03\x12,\n\x04\x61rms\x18\x03 \x03(\x0b\x32\x1e.inferway.registry.v1.SplitArm\"\x8c\x01\n\rPhaseOutcomes\x12\x12\n\ngeneration\x18\x01 \x01(\x03\x12\x31\n\x06stable\x18\x02 \x01(\x0b\x32!.inferway.registry.v1.ArmOutcomes\x12\x34\n\tcandidate\x18\x03 \x01(\x0b\x32!.inferway.registry.v1.ArmOutcomes\"\x86\x03\n\x0b\x41rmOutcomes\x12\r\n\x05units\x18\x01 \x01(\x03\x12\x11\n\tnewcomers\x18\x02 \x01(\x03\x12=\n\x06\x65vents\x18\x03 \x03(\x0b\x32-.inferway.registry.v1.ArmOutcomes.EventsEntry\x12.\n\x04\x62ins\x18\x04 \x03(\x0b\x32 .inferway.registry.v1.OutputBins\x12\x10\n\x08requests\x18\x05 \x01(\x03\x12=\n\x06\x65rrors\x18\x06 \x03(\x0b\x32-.inferway.registry.v1.ArmOutcomes.ErrorsEntry\x12\x37\n\x07latency\x18\x07 \x01(\x0b\x32&.inferway.registry.v1.LatencyHistogram\x1a-\n\x0b\x45ventsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a-\n\x0b\x45rrorsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\",\n\nOutputBins\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x03\"3\n\x10LatencyHistogram\x12\x0f\n\x07\x62uckets\x18\x01 \x03(\x05\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x03\"}\n\rStableProfile\x12\x37\n\x07latency\x18\x01 \x01(\x0b\x32&.inferway.registry.v1.LatencyHistogram\x12\x33\n\x07outputs\x18\x02 \x03(\x0b\x32\".inferway.registry.v1.OutputSample\"<\n\x0cOutputSample\x12\x0e\n\x06output\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\x01\x12\x0c\n\x04seen\x18\x03 \x01(\x03\"\xdb\x01\n\x0eMirrorOutcomes\x12\x34\n\x07\x66igures\x18\x01 \x01(\x0b\x32#.inferway.registry.v1.MirrorFigures\x12?\n\x0fprimary_latency\x18\x02 \x01(\x0b\x32&.inferway.registry.v1.LatencyHistogram\x12@\n\x10mirrored_latency\x18\x03 \x01(\x0b\x32&.inferway.registry.v1.LatencyHistogram\x12\x10\n\x08\x65lements\x18\x04 \x03(\x03\x32}\n\x0eOutcomeService\x12k\n\x0eReportOutcomes\x12+.inferway.registry.v1.ReportOutcomesRequest\x1a,.inferway.registry.v1.ReportOutcomesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,30 +37,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ARMOUTCOMES_EVENTSENTRY']._serialized_options = b'8\001'
   _globals['_ARMOUTCOMES_ERRORSENTRY']._loaded_options = None
   _globals['_ARMOUTCOMES_ERRORSENTRY']._serialized_options = b'8\001'
-  _globals['_REPORTOUTCOMESREQUEST']._serialized_start=105
-  _globals['_REPORTOUTCOMESREQUEST']._serialized_end=202
-  _globals['_REPORTOUTCOMESRESPONSE']._serialized_start=204
-  _globals['_REPORTOUTCOMESRESPONSE']._serialized_end=228
-  _globals['_ROLLOUTOUTCOMES']._serialized_start=231
-  _globals['_ROLLOUTOUTCOMES']._serialized_end=469
-  _globals['_PHASEOUTCOMES']._serialized_start=472
-  _globals['_PHASEOUTCOMES']._serialized_end=612
-  _globals['_ARMOUTCOMES']._serialized_start=615
-  _globals['_ARMOUTCOMES']._serialized_end=1005
-  _globals['_ARMOUTCOMES_EVENTSENTRY']._serialized_start=913
-  _globals['_ARMOUTCOMES_EVENTSENTRY']._serialized_end=958
-  _globals['_ARMOUTCOMES_ERRORSENTRY']._serialized_start=960
-  _globals['_ARMOUTCOMES_ERRORSENTRY']._serialized_end=1005
-  _globals['_OUTPUTBINS']._serialized_start=1007
-  _globals['_OUTPUTBINS']._serialized_end=1051
-  _globals['_LATENCYHISTOGRAM']._serialized_start=1053
-  _globals['_LATENCYHISTOGRAM']._serialized_end=1104
-  _globals['_STABLEPROFILE']._serialized_start=1106
-  _globals['_STABLEPROFILE']._serialized_end=1231
-  _globals['_OUTPUTSAMPLE']._serialized_start=1233
-  _globals['_OUTPUTSAMPLE']._serialized_end=1293
-  _globals['_MIRROROUTCOMES']._serialized_start=1296
-  _globals['_MIRROROUTCOMES']._serialized_end=1515
-  _globals['_OUTCOMESERVICE']._serialized_start=1517
-  _globals['_OUTCOMESERVICE']._serialized_end=1642
+  _globals['_REPORTOUTCOMESREQUEST']._serialized_start=144
+  _globals['_REPORTOUTCOMESREQUEST']._serialized_end=294
+  _globals['_REPORTOUTCOMESRESPONSE']._serialized_start=296
+  _globals['_REPORTOUTCOMESRESPONSE']._serialized_end=320
+  _globals['_ROLLOUTOUTCOMES']._serialized_start=323
+  _globals['_ROLLOUTOUTCOMES']._serialized_end=561
+  _globals['_SPLITOUTCOMES']._serialized_start=563
+  _globals['_SPLITOUTCOMES']._serialized_end=662
+  _globals['_PHASEOUTCOMES']._serialized_start=665
+  _globals['_PHASEOUTCOMES']._serialized_end=805
+  _globals['_ARMOUTCOMES']._serialized_start=808
+  _globals['_ARMOUTCOMES']._serialized_end=1198
+  _globals['_ARMOUTCOMES_EVENTSENTRY']._serialized_start=1106
+  _globals['_ARMOUTCOMES_EVENTSENTRY']._serialized_end=1151
+  _globals['_ARMOUTCOMES_ERRORSENTRY']._serialized_start=1153
+  _globals['_ARMOUTCOMES_ERRORSENTRY']._serialized_end=1198
+  _globals['_OUTPUTBINS']._serialized_start=1200
+  _globals['_OUTPUTBINS']._serialized_end=1244
+  _globals['_LATENCYHISTOGRAM']._serialized_start=1246
+  _globals['_LATENCYHISTOGRAM']._serialized_end=1297
+  _globals['_STABLEPROFILE']._serialized_start=1299
+  _globals['_STABLEPROFILE']._serialized_end=1424
+  _globals['_OUTPUTSAMPLE']._serialized_start=1426
+  _globals['_OUTPUTSAMPLE']._serialized_end=1486
+  _globals['_MIRROROUTCOMES']._serialized_start=1489
+  _globals['_MIRROROUTCOMES']._serialized_end=1708
+  _globals['_OUTCOMESERVICE']._serialized_start=1710
+  _globals['_OUTCOMESERVICE']._serialized_end=1835
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from inferway.registry.v1 import resources_pb2 as _resources_pb2
 from inferway.registry.v1 import rollouts_pb2 as _rollouts_pb2
 import builtins as _builtins
 import sys
@@ -27,21 +28,29 @@ class ReportOutcomesRequest(_message.Message):
 
     GATEWAY_FIELD_NUMBER: _builtins.int
     OUTCOMES_FIELD_NUMBER: _builtins.int
+    SPLITS_FIELD_NUMBER: _builtins.int
     gateway: _builtins.str
     """Names the gateway's process: new with every start."""
     @_builtins.property
     def outcomes(self) -> _containers.RepeatedCompositeFieldContainer[Global___RolloutOutcomes]:
         """One for each active rollout."""
 
+    @_builtins.property
+    def splits(self) -> _containers.RepeatedCompositeFieldContainer[Global___SplitOutcomes]:
+        """One for each endpoint with several arms and no rollout whose counts have grown. Of other endpoints, and of another
+        generation than the endpoint has, they are let go.
+        """
+
     def __init__(
         self,
         *,
         gateway: _builtins.str = ...,
         outcomes: _abc.Iterable[Global___RolloutOutcomes] | None = ...,
+        splits: _abc.Iterable[Global___SplitOutcomes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "outcomes", b"outcomes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gateway", b"gateway", "outcomes", b"outcomes", "splits", b"splits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -111,6 +120,38 @@ class RolloutOutcomes(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RolloutOutcomes: _TypeAlias = RolloutOutcomes  # noqa: Y015
+
+@_typing.final
+class SplitOutcomes(_message.Message):
+    """What a gateway has counted for an endpoint with several arms and no rollout."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
+    ARMS_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    """`endpoints/{endpoint}`."""
+    generation: _builtins.int
+    """The endpoint's generation under which units were sent."""
+    @_builtins.property
+    def arms(self) -> _containers.RepeatedCompositeFieldContainer[_resources_pb2.SplitArm]:
+        """All arms with weight."""
+
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str = ...,
+        generation: _builtins.int = ...,
+        arms: _abc.Iterable[_resources_pb2.SplitArm] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "endpoint", b"endpoint", "generation", b"generation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SplitOutcomes: _TypeAlias = SplitOutcomes  # noqa: Y015
 
 @_typing.final
 class PhaseOutcomes(_message.Message):

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class OutcomeServiceStub(object):
-    """What gateways tell of the rollouts that drive endpoints.
+    """What gateways tell of the rollouts that drive endpoints, and of traffic that is split without one.
     """
 
     def __init__(self, channel):
@@ -43,12 +43,14 @@ class OutcomeServiceStub(object):
 
 
 class OutcomeServiceServicer(object):
-    """What gateways tell of the rollouts that drive endpoints.
+    """What gateways tell of the rollouts that drive endpoints, and of traffic that is split without one.
     """
 
     def ReportOutcomes(self, request, context):
-        """Tells what a gateway has counted for the rollouts in its routing snapshot. Counts are cumulative since the gateway
-        first saw the rollout, so a report that is lost or repeated does no harm. Sent every second, and at once by a brake.
+        """Tells what a gateway has counted for the rollouts in its routing snapshot, and for endpoints with several arms and no
+        rollout. Counts are cumulative since the gateway first saw the rollout, or the weights, so a report that is lost or
+        repeated does no harm. Sent every second, and at once by a brake; of endpoints without a rollout once their counts
+        have grown.
 
         Errors: INVALID_FIELD, INVALID_NAME, STORE_UNAVAILABLE.
         """
@@ -73,7 +75,7 @@ def add_OutcomeServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class OutcomeService(object):
-    """What gateways tell of the rollouts that drive endpoints.
+    """What gateways tell of the rollouts that drive endpoints, and of traffic that is split without one.
     """
 
     @staticmethod

@@ -13,18 +13,20 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class OutcomeServiceStub:
-    """What gateways tell of the rollouts that drive endpoints."""
+    """What gateways tell of the rollouts that drive endpoints, and of traffic that is split without one."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ReportOutcomes: _aio.UnaryUnaryMultiCallable[_outcome_service_pb2.ReportOutcomesRequest, _outcome_service_pb2.ReportOutcomesResponse]
-    """Tells what a gateway has counted for the rollouts in its routing snapshot. Counts are cumulative since the gateway
-    first saw the rollout, so a report that is lost or repeated does no harm. Sent every second, and at once by a brake.
+    """Tells what a gateway has counted for the rollouts in its routing snapshot, and for endpoints with several arms and no
+    rollout. Counts are cumulative since the gateway first saw the rollout, or the weights, so a report that is lost or
+    repeated does no harm. Sent every second, and at once by a brake; of endpoints without a rollout once their counts
+    have grown.
 
     Errors: INVALID_FIELD, INVALID_NAME, STORE_UNAVAILABLE.
     """
 
 class OutcomeServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What gateways tell of the rollouts that drive endpoints."""
+    """What gateways tell of the rollouts that drive endpoints, and of traffic that is split without one."""
 
     @_abc_1.abstractmethod
     def ReportOutcomes(
@@ -32,8 +34,10 @@ class OutcomeServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _outcome_service_pb2.ReportOutcomesRequest,
         context: _aio.ServicerContext[_outcome_service_pb2.ReportOutcomesRequest, _abc.Awaitable[_outcome_service_pb2.ReportOutcomesResponse]],
     ) -> _abc.Awaitable[_outcome_service_pb2.ReportOutcomesResponse]:
-        """Tells what a gateway has counted for the rollouts in its routing snapshot. Counts are cumulative since the gateway
-        first saw the rollout, so a report that is lost or repeated does no harm. Sent every second, and at once by a brake.
+        """Tells what a gateway has counted for the rollouts in its routing snapshot, and for endpoints with several arms and no
+        rollout. Counts are cumulative since the gateway first saw the rollout, or the weights, so a report that is lost or
+        repeated does no harm. Sent every second, and at once by a brake; of endpoints without a rollout once their counts
+        have grown.
 
         Errors: INVALID_FIELD, INVALID_NAME, STORE_UNAVAILABLE.
         """

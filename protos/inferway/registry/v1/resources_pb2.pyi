@@ -703,6 +703,7 @@ class Endpoint(_message.Message):
     STREAM_POLICY_FIELD_NUMBER: _builtins.int
     MATCH_RULES_FIELD_NUMBER: _builtins.int
     ROLLOUT_FIELD_NUMBER: _builtins.int
+    SPLIT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`endpoints/{endpoint}`."""
     salt: _builtins.str
@@ -733,6 +734,12 @@ class Endpoint(_message.Message):
     def rollout(self) -> Global___RolloutDirective:
         """What gateways do for the rollout that drives the endpoint; absent if none does. Output only."""
 
+    @_builtins.property
+    def split(self) -> Global___SplitCheck:
+        """Whether units reach the arms, and are answered, as the weights say. Absent unless several arms have weight and no
+        rollout drives the endpoint, which tests its split itself. Set by GetEndpoint and ListEndpoints. Output only.
+        """
+
     def __init__(
         self,
         *,
@@ -747,14 +754,112 @@ class Endpoint(_message.Message):
         stream_policy: Global___StreamPolicy.ValueType = ...,
         match_rules: _abc.Iterable[Global___MatchRule] | None = ...,
         rollout: Global___RolloutDirective | None = ...,
+        split: Global___SplitCheck | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rollout", b"rollout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "rollout", b"rollout", "split", b"split"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "automatic", b"automatic", "create_time", b"create_time", "etag", b"etag", "generation", b"generation", "match_rules", b"match_rules", "name", b"name", "next_version", b"next_version", "rollout", b"rollout", "salt", b"salt", "stream_policy", b"stream_policy"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "automatic", b"automatic", "create_time", b"create_time", "etag", b"etag", "generation", b"generation", "match_rules", b"match_rules", "name", b"name", "next_version", b"next_version", "rollout", b"rollout", "salt", b"salt", "split", b"split", "stream_policy", b"stream_policy"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Endpoint: _TypeAlias = Endpoint  # noqa: Y015
+
+@_typing.final
+class SplitCheck(_message.Message):
+    """What came to the arms of a split by chance since the endpoint's generation began, and whether that is as assigned."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Mismatch:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _MismatchEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[SplitCheck._Mismatch.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        MISMATCH_UNSPECIFIED: SplitCheck._Mismatch.ValueType  # 0
+        """Not set."""
+        MISMATCH_NONE: SplitCheck._Mismatch.ValueType  # 1
+        """Nothing so far."""
+        MISMATCH_ASSIGNED: SplitCheck._Mismatch.ValueType  # 2
+        """Units do not reach the arms as the weights say."""
+        MISMATCH_ANSWERED: SplitCheck._Mismatch.ValueType  # 3
+        """They do, but on some arm more of them go unanswered than on others: those that are left cannot be compared."""
+
+    class Mismatch(_Mismatch, metaclass=_MismatchEnumTypeWrapper):
+        """What differs from the weights."""
+
+    MISMATCH_UNSPECIFIED: SplitCheck.Mismatch.ValueType  # 0
+    """Not set."""
+    MISMATCH_NONE: SplitCheck.Mismatch.ValueType  # 1
+    """Nothing so far."""
+    MISMATCH_ASSIGNED: SplitCheck.Mismatch.ValueType  # 2
+    """Units do not reach the arms as the weights say."""
+    MISMATCH_ANSWERED: SplitCheck.Mismatch.ValueType  # 3
+    """They do, but on some arm more of them go unanswered than on others: those that are left cannot be compared."""
+
+    ARMS_FIELD_NUMBER: _builtins.int
+    MISMATCH_FIELD_NUMBER: _builtins.int
+    LOG_EVIDENCE_FIELD_NUMBER: _builtins.int
+    LOG_THRESHOLD_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
+    mismatch: Global___SplitCheck.Mismatch.ValueType
+    """What was found."""
+    log_evidence: _builtins.float
+    """Natural logarithm of the evidence of the mismatch; if none was found, of the more likely one."""
+    log_threshold: _builtins.float
+    """What it must reach."""
+    explanation: _builtins.str
+    """In plain words, with the numbers that it rests on; of a mismatch, with what to look for."""
+    @_builtins.property
+    def arms(self) -> _containers.RepeatedCompositeFieldContainer[Global___SplitArm]:
+        """Those with weight, in the endpoint's order."""
+
+    def __init__(
+        self,
+        *,
+        arms: _abc.Iterable[Global___SplitArm] | None = ...,
+        mismatch: Global___SplitCheck.Mismatch.ValueType = ...,
+        log_evidence: _builtins.float = ...,
+        log_threshold: _builtins.float = ...,
+        explanation: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arms", b"arms", "explanation", b"explanation", "log_evidence", b"log_evidence", "log_threshold", b"log_threshold", "mismatch", b"mismatch"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SplitCheck: _TypeAlias = SplitCheck  # noqa: Y015
+
+@_typing.final
+class SplitArm(_message.Message):
+    """What came to an arm by chance. A unit is an affinity key, a stream, or a request alone; of each gateway's own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARM_FIELD_NUMBER: _builtins.int
+    UNITS_FIELD_NUMBER: _builtins.int
+    UNANSWERED_FIELD_NUMBER: _builtins.int
+    arm: _builtins.str
+    """The name of the arm."""
+    units: _builtins.int
+    """Distinct units that were sent to it."""
+    unanswered: _builtins.int
+    """Those of them that met errors and were never answered. Who still waits is not among them."""
+    def __init__(
+        self,
+        *,
+        arm: _builtins.str = ...,
+        units: _builtins.int = ...,
+        unanswered: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "unanswered", b"unanswered", "units", b"units"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SplitArm: _TypeAlias = SplitArm  # noqa: Y015
 
 @_typing.final
 class MatchRule(_message.Message):
