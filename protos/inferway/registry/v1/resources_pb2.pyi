@@ -783,7 +783,7 @@ class SplitCheck(_message.Message):
         MISMATCH_ASSIGNED: SplitCheck._Mismatch.ValueType  # 2
         """Units do not reach the arms as the weights say."""
         MISMATCH_ANSWERED: SplitCheck._Mismatch.ValueType  # 3
-        """They do, but on some arm more of them go unanswered than on others: those that are left cannot be compared."""
+        """They do, but fewer of those of some arm are answered: those that are left cannot be compared."""
 
     class Mismatch(_Mismatch, metaclass=_MismatchEnumTypeWrapper):
         """What differs from the weights."""
@@ -795,7 +795,7 @@ class SplitCheck(_message.Message):
     MISMATCH_ASSIGNED: SplitCheck.Mismatch.ValueType  # 2
     """Units do not reach the arms as the weights say."""
     MISMATCH_ANSWERED: SplitCheck.Mismatch.ValueType  # 3
-    """They do, but on some arm more of them go unanswered than on others: those that are left cannot be compared."""
+    """They do, but fewer of those of some arm are answered: those that are left cannot be compared."""
 
     ARMS_FIELD_NUMBER: _builtins.int
     MISMATCH_FIELD_NUMBER: _builtins.int
@@ -833,29 +833,37 @@ Global___SplitCheck: _TypeAlias = SplitCheck  # noqa: Y015
 
 @_typing.final
 class SplitArm(_message.Message):
-    """What came to an arm by chance. A unit is an affinity key, a stream, or a request alone; of each gateway's own."""
+    """What came to an arm by chance. A unit is an affinity key, a stream, or a request alone; each gateway counts its own."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     ARM_FIELD_NUMBER: _builtins.int
     UNITS_FIELD_NUMBER: _builtins.int
-    UNANSWERED_FIELD_NUMBER: _builtins.int
+    ANSWERED_FIELD_NUMBER: _builtins.int
+    KEYED_UNITS_FIELD_NUMBER: _builtins.int
+    KEYED_ANSWERED_FIELD_NUMBER: _builtins.int
     arm: _builtins.str
     """The name of the arm."""
     units: _builtins.int
     """Distinct units that were sent to it."""
-    unanswered: _builtins.int
-    """Those of them that met errors and were never answered. Who still waits is not among them."""
+    answered: _builtins.int
+    """Those of them whose first request was answered; counted in the order in which units came, once all before have ended."""
+    keyed_units: _builtins.int
+    """Of `units`, affinity keys and streams. They may be known to other gateways, too."""
+    keyed_answered: _builtins.int
+    """Of `answered`, likewise."""
     def __init__(
         self,
         *,
         arm: _builtins.str = ...,
         units: _builtins.int = ...,
-        unanswered: _builtins.int = ...,
+        answered: _builtins.int = ...,
+        keyed_units: _builtins.int = ...,
+        keyed_answered: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "unanswered", b"unanswered", "units", b"units"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answered", b"answered", "arm", b"arm", "keyed_answered", b"keyed_answered", "keyed_units", b"keyed_units", "units", b"units"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
