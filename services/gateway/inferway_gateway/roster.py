@@ -165,13 +165,11 @@ class Roster(Generic[K]):
         """
         self._let_time_pass(now)
         present = [(key, member) for key, member in self.members.items() if member.present]
-        closed = [(key, member) for key, member in present if member.breaker is Breaker.CLOSED]
-        self.panic = len(closed) < PANIC_SHARE * len(present)
-        if self.panic:
+        if _is_panic(present):
             self._pardon([member for _, member in present], now)
-        places = [
-            Place(key, member, cost) for (key, member), cost in _costs(present if self.panic else closed, rate_of, now)
-        ]
+        self.panic = _is_panic(present)
+        used = present if self.panic else _closed(present)
+        places = [Place(key, member, cost) for (key, member), cost in _costs(used, rate_of, now)]
         if not self.panic:
             places += [
                 Place(key, member, 0.0)
@@ -223,6 +221,14 @@ class Roster(Generic[K]):
         member.breaker = Breaker.OPEN
         member.open_until = now + seconds * (1.0 + JITTER * (2.0 * self._random() - 1.0))
         return True
+
+
+def _closed(members: list[tuple[K, Member]]) -> list[tuple[K, Member]]:
+    return [(key, member) for key, member in members if member.breaker is Breaker.CLOSED]
+
+
+def _is_panic(present: list[tuple[K, Member]]) -> bool:
+    return len(_closed(present)) < PANIC_SHARE * len(present)
 
 
 def _costs(

@@ -202,6 +202,20 @@ def test_when_the_good_ones_leave_the_ejected_ones_are_used() -> None:
     assert crew.panic
 
 
+def test_a_panic_is_over_with_the_pardon_of_who_has_sat_its_time_out() -> None:
+    """What is said of this look must hold of it, not of the one before."""
+    crew = Crew(2)
+    crew.fail(0, REMOTE_IN_A_ROW)
+    crew.leave(1, 0.0, failed=False)
+    crew.look(0.0)
+    before = crew.panic
+    crew.look(EJECTION_SECONDS * (1 + JITTER))
+
+    assert before
+    assert not crew.panic
+    assert crew.breakers() == [Breaker.CLOSED, Breaker.CLOSED]
+
+
 def test_a_new_worker_takes_its_share_slowly_and_a_lone_one_at_once() -> None:
     """Frameworks compile and allocate at their first requests; but somebody has to answer."""
     crew = Crew(1)
