@@ -33,8 +33,6 @@ MAX_GROWTH = 0.05
 """Of resident memory, beyond what the allocator keeps of one version."""
 KEPT_BYTES = 16 * 1024 * 1024
 THREADS_SECONDS = 10.0
-SETTLED_THREADS = 2
-"""This one, and the only one of the loop's own pool, in which files are read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +85,7 @@ class Folder:
 
 async def run_cycles(runtime: str, folder: Path, isolation: str, cycles: int) -> tuple[Held, Held]:
     """What this process had when it was settled, and after as many `cycles` more."""
+    threads = threading.active_count() + 1  # that of the loop's own pool, in which files are read
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
     supply = RunnerSupply()
     options = LoaderOptions(warmup_seconds=0.05)
@@ -94,10 +93,10 @@ async def run_cycles(runtime: str, folder: Path, isolation: str, cycles: int) ->
     spec = VersionSpec("models/soak/versions/1", runtime, Manifest("soak", ()), (), 8, isolation=isolation)
     for _ in range(SETTLED_CYCLES):
         await cycle(loader, spec)
-    before = await settled(None)
+    before = await settled(threads, None)
     for _ in range(cycles):
         await cycle(loader, spec)
-    after = await settled(before)
+    after = await settled(threads, before)
     await supply.stop()
     return before, after
 
@@ -111,12 +110,12 @@ async def cycle(loader: Loader, spec: VersionSpec) -> None:
     await loaded.runners.stop()
 
 
-async def settled(before: Held | None) -> Held:
-    """Now, or when the threads of the last unload have ended."""
+async def settled(threads: int, before: Held | None) -> Held:
+    """Now, or when the threads of the last unload have ended: when there are no more than `threads`."""
     ends_at = time.monotonic() + THREADS_SECONDS
     while time.monotonic() < ends_at:
         held = Held.now()
-        if held.threads <= SETTLED_THREADS and (before is None or not held.left_since(before)):
+        if held.threads <= threads and (before is None or not held.left_since(before)):
             break
         await asyncio.sleep(0.05)
     return Held.now()
