@@ -79,7 +79,10 @@ class Gateway:
             self.routing, self.dispatcher, memory, process.clock, process.telemetry.tracer, options
         )
         copier = Copier(asyncio.get_running_loop(), process.clock, self.dispatcher.submit, memory.admit)
-        self.rollouts = Rollouts(self.routing.brake, lambda salt: Mirrors(salt, self._version, copier))
+        is_away = self.dispatcher.is_away
+        self.rollouts = Rollouts(
+            self.routing.brake, lambda salt: Mirrors(salt, self._version, copier, is_away), is_away
+        )
         self.predictor.observe = self.rollouts.observe
         self.reporter = Reporter(settings.registry_target, process.boot_id, self.rollouts)
         self.rollouts.on_news = self.reporter.wake

@@ -122,6 +122,16 @@ class Dispatcher:
         """Why `is_ready` says no."""
         return why_not(version, self.workers)
 
+    def is_away(self, version: str) -> bool:
+        """Whether nobody has it ready only because whoever had it went away, and none has loaded it again.
+
+        A worker that stays and has it no longer, or failed to load it, says that the version itself is broken.
+        """
+        pool = self._pools.by_version.get(version)
+        if pool is not None and pool.lanes:
+            return False
+        return not any(version in worker.tried and self._stays(worker) for worker in self.workers)
+
     def pools(self) -> list[tuple[str, Pool]]:
         """Every version that is or was ready somewhere, for metrics."""
         return list(self._pools.by_version.items())
@@ -304,6 +314,10 @@ class Dispatcher:
     def _is_stranded(self, flight: Flight) -> bool:
         """Whether it waits for a version that nobody has ready."""
         return flight.lane is None and not flight.result.done() and not self._pools.of(flight).lanes
+
+    def _stays(self, worker: Worker) -> bool:
+        """Whether it is linked, speaks, and is not about to leave."""
+        return any(not lane.draining and not lane.silenced for lane in self._pools.lanes_of(worker))
 
     def _seconds_left(self, flight: Flight) -> float:
         return max(0.0, flight.envelope.deadline - self._clock())

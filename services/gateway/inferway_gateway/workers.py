@@ -36,6 +36,7 @@ class LoadState(IntEnum):
 
 
 _LEAVING = frozenset({LoadState.DRAINING, LoadState.UNLOADED})
+_TRIED = frozenset({LoadState.READY, LoadState.FAILED})
 
 
 class Standing(NamedTuple):
@@ -44,6 +45,11 @@ class Standing(NamedTuple):
     state: LoadState
     cause: str = ""
     """Why, when the state is FAILED."""
+
+    @property
+    def is_tried(self) -> bool:
+        """It was loaded, or could not be."""
+        return self.state in _TRIED
 
 
 @dataclass(slots=True, eq=False)
@@ -56,6 +62,8 @@ class Worker:
     boot_id: str = ""
     standings: dict[str, Standing] = field(default_factory=dict)
     """By version name, as last said; kept while the worker is away."""
+    tried: frozenset[str] = frozenset()
+    """Names of versions that it has had ready, or failed to load, since its process began."""
     links_up: int = 0
     rows: int = 0
     """Rows bound to it and not yet answered: its load."""
@@ -74,6 +82,8 @@ class Worker:
 
     def introduce(self, name: str, boot_id: str, standings: dict[str, Standing], speeds: dict[str, Speed]) -> None:
         """Takes in a hello."""
+        before = self.tried if boot_id == self.boot_id else frozenset()
+        self.tried = frozenset([one for one, standing in standings.items() if one in before or standing.is_tried])
         self.name, self.boot_id, self.standings, self.speeds = name, boot_id, standings, speeds
 
     def add_rows(self, version: str, rows: int) -> None:

@@ -175,3 +175,33 @@ async def test_copies_are_made_compared_and_reported(bed: Bed):
     assert mirror.figures.mirrored_version == V2
     assert mirror.figures.agreeing == mirror.figures.pairs
     assert report.outcomes[0].phases[-1].candidate.requests == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "is_its_fault"),
+    [(worker_service_pb2.LOAD_STATE_LOADING, False), (worker_service_pb2.LOAD_STATE_FAILED, True)],
+    ids=["it is loaded later", "it cannot be loaded"],
+)
+async def test_a_candidate_is_not_stopped_for_being_loaded_after_the_stable_version(
+    tmp_path: Path,
+    registry: FakeRegistry,
+    worker: FakeWorker,
+    state: worker_service_pb2.LoadState.ValueType,
+    is_its_fault: bool,
+):
+    """The machine of gateway and lone worker was restarted: which version comes first says nothing of either."""
+    worker.states[V2] = state
+    async with gateway(settings_for(tmp_path, registry.target), registry, worker) as bed:
+        await bed.publish(version(1), version(2), endpoints=[driven()])
+        async with asyncio.timeout(5):
+            while V1 not in await answers(bed, 1):
+                pass
+        met = await answers(bed, 60)
+        assert (met[""] < 20) == is_its_fault
+        await worker.set_state(V2, worker_service_pb2.LOAD_STATE_READY)
+        await worker.grant(V2)
+        await bed.until_health_is("model/echo", serving=True)
+
+        assert (V2 in await answers(bed, 20)) != is_its_fault
+        report = await registry.until_reported(lambda report: bool(report.outcomes[0].brake_reason) == is_its_fault)
+        assert bool(arms_of(report)[1].events) == is_its_fault

@@ -13,9 +13,9 @@ from inferway_chassis.clock import Clock
 from inferway_gateway.envelope import Envelope
 from inferway_gateway.lane import Flight, Lane
 from inferway_gateway.rollouts.copier import GATHER_SECONDS, PAUSE_SECONDS, Copier
-from inferway_gateway.rollouts.mirror import Mirrors, Sides
+from inferway_gateway.rollouts.mirror import Mirrors
 from inferway_gateway.rollouts.mirror_figures import MirrorFigures
-from inferway_gateway.rollouts.plan import ExamplePolicy, MirrorPlan
+from inferway_gateway.rollouts.plan import ExamplePolicy, MirrorPlan, Sides
 from inferway_gateway.routing import Version
 from inferway_gateway.tensors import Answer, Tensor, WorkerTiming
 from inferway_gateway.workers import Worker
@@ -64,7 +64,7 @@ class MirrorBench(Bench):
         self.sent: list[Envelope] = []
         """Copies, also those that were refused."""
         self.copier = copier(self._submit, self.admitted.append, lambda: self.now, self.loop)
-        self.mirrors = Mirrors(salt, self.versions.get, self.copier)
+        self.mirrors = Mirrors(salt, self.versions.get, self.copier, self.dispatcher.is_away)
         self.mirrors.follow(mirror or plan(), SIDES)
         self.unit = ""
 

@@ -58,8 +58,13 @@ class Bed:
         self.news = 0
         self.copier = Copier(FakeLoop(), lambda: self.now, _nowhere, lambda criticality: None)  # type: ignore[arg-type]
         versions = {each.name: each for each in (version(1), version(2))}
+        self.away = set[str]()
+        """Versions that are missing because their workers went away."""
         self.rollouts = Rollouts(
-            self.braked.append, lambda salt: Mirrors(salt, versions.get, self.copier), random=lambda: 0.0
+            self.braked.append,
+            lambda salt: Mirrors(salt, versions.get, self.copier, self.away.__contains__),
+            self.away.__contains__,
+            random=lambda: 0.0,
         )
         self.rollouts.on_news = self._hear
         self.endpoint = self.apply(plan, weight, generation=1)

@@ -19,7 +19,7 @@ from inferway_gateway.rollouts.copier import Copier
 from inferway_gateway.rollouts.examples import Examples, Subject
 from inferway_gateway.rollouts.faults import is_versions_fault, was_shed
 from inferway_gateway.rollouts.mirror_figures import MirrorFigures
-from inferway_gateway.rollouts.plan import MirrorPlan
+from inferway_gateway.rollouts.plan import MirrorPlan, Sides
 from inferway_gateway.routing import Version, bucket_of
 from inferway_gateway.tensors import Answer, Tensor
 
@@ -34,13 +34,6 @@ _SALT = "/mirror"
 _NAMES = FieldNames("", "", "", "")
 """For errors that nobody reads."""
 _DATATYPES = {int(datatype): datatype for datatype in Datatype}
-
-
-class Sides(NamedTuple):
-    """The versions of a rollout, by name, whichever of them users get."""
-
-    stable: str
-    candidate: str
 
 
 class Question(NamedTuple):
@@ -63,14 +56,23 @@ class Mirror:
         salt: str,
         version_of: Callable[[str], Version | None],
         copier: Copier,
+        is_away: Callable[[str], bool],
     ) -> None:
-        """`salt` is the endpoint's; `version_of` gives a version of the table that holds now by its name."""
+        """`salt` is the endpoint's; `version_of` gives a version of the table that holds now by its name.
+
+        `is_away` says of a name whether the version is missing only because its workers went away.
+        """
         self.plan = plan
         """May be replaced by one for the same version."""
         self.mirrored_is_stable = plan.version == sides.stable
         primary = sides.candidate if self.mirrored_is_stable else sides.stable
         self.figures = MirrorFigures(primary, plan.version, Examples(plan.examples))
-        self._salt, self._version_of, self._copier = salt + _SALT, version_of, copier
+        self._salt, self._version_of, self._copier, self._is_away = salt + _SALT, version_of, copier, is_away
+
+    @property
+    def is_away(self) -> bool:
+        """The copies have nobody to answer them, through no fault of their version."""
+        return self._is_away(self.plan.version)
 
     def offer(self, envelope: Envelope, unit: str, outcome: Answer | InferwayError, seconds: float) -> None:
         """A request has ended after so many seconds; its inputs are still there. Quick, and never raises.
@@ -112,9 +114,15 @@ class Mirror:
 class Mirrors:
     """The copies of one rollout, for each version that gets or got some."""
 
-    def __init__(self, salt: str, version_of: Callable[[str], Version | None], copier: Copier) -> None:
+    def __init__(
+        self,
+        salt: str,
+        version_of: Callable[[str], Version | None],
+        copier: Copier,
+        is_away: Callable[[str], bool],
+    ) -> None:
         """As for `Mirror`. Nothing is copied."""
-        self._salt, self._version_of, self._copier = salt, version_of, copier
+        self._salt, self._version_of, self._copier, self._is_away = salt, version_of, copier, is_away
         self._mirrors: dict[str, Mirror] = {}
         self._now: Mirror | None = None
 
@@ -130,7 +138,7 @@ class Mirrors:
             return
         mirror = self._mirrors.get(plan.version)
         if mirror is None:
-            mirror = Mirror(plan, sides, self._salt, self._version_of, self._copier)
+            mirror = Mirror(plan, sides, self._salt, self._version_of, self._copier, self._is_away)
             self._mirrors[plan.version] = mirror
         mirror.plan, self._now = plan, mirror
 
@@ -206,9 +214,11 @@ class Pair:
     def _met_what_users_do_not(self, error: InferwayError, seconds: float) -> bool:
         """A user's request is repeated if its worker is lost, and is not the last to be served there.
 
-        Only a worker that has not begun a request says that it is late, and says so before the time is over.
+        Only a worker that has not begun a request says that it is late, and says so before the time is over. And what
+        users meet while nobody has loaded their version again is not counted, either.
         """
-        return isinstance(error, WorkerLost) or (isinstance(error, DeadlineExceeded) and seconds < self._seconds_given)
+        was_late = isinstance(error, DeadlineExceeded) and seconds < self._seconds_given
+        return was_late or isinstance(error, WorkerLost) or self._mirror.is_away
 
     def _compare(self, primary: Sequence[Tensor], mirrored: Sequence[Tensor]) -> None:
         mirror, source = self._mirror, self._source

@@ -5,6 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
+
+
+class Sides(NamedTuple):
+    """The versions of a rollout, by name, whichever of them users get."""
+
+    stable: str
+    candidate: str
 
 
 class ExamplePolicy(IntEnum):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection
 from inferway_gateway.envelope import Envelope, Observer
 from inferway_gateway.rollouts.mirror import Mirrors
 from inferway_gateway.rollouts.trial import Trial
+from inferway_gateway.rollouts.truce import Truce
 from inferway_gateway.routing import Decision, Endpoint, RoutingTable
 
 _LOG = logging.getLogger(__name__)
@@ -21,13 +22,14 @@ class Rollouts:
         self,
         brake: Callable[[str], None],
         mirrors_of: Callable[[str], Mirrors],
+        is_away: Callable[[str], bool],
         random: Callable[[], float] = random.random,
     ) -> None:
         """`brake` is given the name of a rollout whose candidate is to get nothing here from now on.
 
-        `mirrors_of` makes those who copy the requests of an endpoint, from its salt.
+        `mirrors_of` makes those who copy the requests of an endpoint, from its salt; `is_away` is as for `Truce`.
         """
-        self._brake, self._mirrors_of, self._random = brake, mirrors_of, random
+        self._brake, self._mirrors_of, self._is_away, self._random = brake, mirrors_of, is_away, random
         self._trials: dict[str, Trial] = {}
         self.on_news: Callable[[], None] = lambda: None
         """Called when the registry should hear at once: of other weights, or of a brake."""
@@ -59,8 +61,8 @@ class Rollouts:
         assert plan is not None
         trial = self._trials.get(plan.rollout)
         if trial is None:
-            mirrors = self._mirrors_of(endpoint.salt)
-            trial = self._trials[plan.rollout] = Trial(plan, mirrors, self._stop, self._random)
+            mirrors, truce = self._mirrors_of(endpoint.salt), Truce(self._is_away)
+            trial = self._trials[plan.rollout] = Trial(plan, mirrors, truce, self._stop, self._random)
         return trial.follow(endpoint, plan)
 
     def _stop(self, trial: Trial) -> None:

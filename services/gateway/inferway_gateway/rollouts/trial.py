@@ -6,6 +6,7 @@
     answered ─► schema ─► too slow? ─► in which bin?
 
 The stable version's answers make its profile as long as that is learned, and whatever ended is offered for a copy.
+While workers that went away load the two versions again, there is a truce: nothing of this is done.
 """
 
 from __future__ import annotations
@@ -14,16 +15,18 @@ import logging
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from inferway.errors import Cancelled, InferwayError
 from inferway_gateway.envelope import Envelope
 from inferway_gateway.rollouts.brake import why_stop
 from inferway_gateway.rollouts.faults import is_versions_fault
-from inferway_gateway.rollouts.mirror import Mirrors, Sides
+from inferway_gateway.rollouts.mirror import Mirrors
 from inferway_gateway.rollouts.outputs import OutputReader
-from inferway_gateway.rollouts.plan import RolloutPlan
+from inferway_gateway.rollouts.plan import RolloutPlan, Sides
 from inferway_gateway.rollouts.profile import Profile
 from inferway_gateway.rollouts.tally import ABOVE_P95, ABOVE_P99, ERROR, SCHEMA, ArmTally, Tally
+from inferway_gateway.rollouts.truce import Truce
 from inferway_gateway.roster import SLOW_START_SECONDS
 from inferway_gateway.routing import WHOLE, Decision, Endpoint
 from inferway_gateway.tensors import Answer
@@ -35,10 +38,16 @@ class Trial:
     """See the module."""
 
     def __init__(
-        self, plan: RolloutPlan, mirrors: Mirrors, on_brake: Callable[[Trial], None], random: Callable[[], float]
+        self,
+        plan: RolloutPlan,
+        mirrors: Mirrors,
+        truce: Truce,
+        on_brake: Callable[[Trial], None],
+        random: Callable[[], float],
     ) -> None:
         """Nothing was met. `on_brake` is called once, if the candidate is to get nothing from now on."""
         self.plan, self.mirrors = plan, mirrors
+        self._truce, self._sides, self._fair_from = truce, Sides("", ""), -inf
         self._on_brake = on_brake
         self.tally = Tally()
         self.profile = Profile(random)
@@ -48,7 +57,7 @@ class Trial:
         self.failures = 0
         """Requests that could not be counted, by a fault of this code."""
         self._edges: dict[str, tuple[float, ...]] = {}
-        self._warm_at = float("inf")
+        self._warm_at = inf
         self._readers: dict[tuple[str, str], OutputReader] = {}
 
     def follow(self, endpoint: Endpoint, plan: RolloutPlan) -> bool:
@@ -58,7 +67,8 @@ class Trial:
         stable, candidate = endpoint.arm(plan.stable_arm), endpoint.arm(plan.candidate_arm)
         assert stable is not None
         assert candidate is not None
-        self.mirrors.follow(plan.mirror, Sides(stable.version, candidate.version))
+        self._sides = Sides(stable.version, candidate.version)
+        self.mirrors.follow(plan.mirror, self._sides)
         for output, edges in plan.edges.items():
             self._edges.setdefault(output, edges)  # counts of other bins could not be added
         if is_new:
@@ -74,10 +84,15 @@ class Trial:
         if is_candidate:
             self._warm_at = min(self._warm_at, envelope.received_at + SLOW_START_SECONDS)
         arm = phase.candidate if is_candidate else phase.stable
-        is_judged = self.plan.counts and not self.brake_reason
+        is_judged = self.plan.counts and not self.brake_reason and self.is_fair(envelope, envelope.received_at)
         if is_judged:
             self.tally.meet(arm, decision.generation, decision.unit)
         return Watch(self, arm, decision.unit, is_candidate, is_judged)
+
+    def is_fair(self, envelope: Envelope, now: float) -> bool:
+        """Whether what becomes of it says anything of its version: there was no truce since it came."""
+        self._fair_from = self._truce.fair_from(self._sides, now)
+        return envelope.received_at >= self._fair_from
 
     def failed(self, watch: Watch, envelope: Envelope, error: InferwayError, seconds: float) -> None:
         """It ended with an error."""
@@ -108,7 +123,9 @@ class Trial:
             self._place(watch, reading.figures)
 
     def _is_compared(self, watch: Watch, envelope: Envelope) -> bool:
-        return watch.is_judged and envelope.received_at >= self._warm_at
+        """After each load a version is slow at first."""
+        warm_at = max(self._warm_at, self._fair_from + SLOW_START_SECONDS)
+        return watch.is_judged and envelope.received_at >= warm_at
 
     def _time(self, watch: Watch, seconds: float) -> None:
         """It was not answered before."""
@@ -159,11 +176,14 @@ class Watch:
         trial, seconds = self.trial, now - envelope.received_at
         try:
             outcome = _as_callers_get_it(envelope, outcome)
+            is_fair = trial.is_fair(envelope, now)
+            self.is_judged = self.is_judged and is_fair
             if isinstance(outcome, InferwayError):
                 trial.failed(self, envelope, outcome, seconds)
             else:
                 trial.answered(self, envelope, outcome, seconds)
-            trial.mirrors.offer(envelope, self.unit, outcome, seconds)
+            if is_fair:
+                trial.mirrors.offer(envelope, self.unit, outcome, seconds)
         except Exception:  # noqa: BLE001 - whatever it is, callers come first
             trial.failures += 1
             if trial.failures == 1:
