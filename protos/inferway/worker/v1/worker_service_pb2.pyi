@@ -294,7 +294,7 @@ class VersionStatus(_message.Message):
     """Number of failed attempts to load since the last success."""
     @_builtins.property
     def error(self) -> _status_pb2.Status:
-        """Why, when the state is FAILED."""
+        """Why it failed or its process crashed last; unset once it is READY again."""
 
     @_builtins.property
     def speed(self) -> Global___SpeedModel:
