@@ -80,11 +80,11 @@ def worker_row(worker: resources_pb2.Worker) -> dict[str, Any]:
 
 
 def load_state(status: worker_service_pb2.VersionStatus) -> str:
-    """A version's state on a worker; with the reason, if it failed."""
+    """A version's state on a worker; with the reason, if it failed, also while it is tried again."""
     state = worker_service_pb2.LoadState.Name(status.state).removeprefix("LOAD_STATE_")
-    if status.state != worker_service_pb2.LOAD_STATE_FAILED:
-        return state
-    return f"{state}: {from_status(status.error).message} (attempt {status.failed_attempts})"
+    if status.state == worker_service_pb2.LOAD_STATE_FAILED:
+        return f"{state}: {from_status(status.error).message} (attempt {status.failed_attempts})"
+    return f"{state} again, after: {from_status(status.error).message}" if status.HasField("error") else state
 
 
 def pairs(mapping: dict[str, Any]) -> list[str]:

@@ -364,6 +364,5 @@ class Lifecycle:
         memory = held.runners.memory_bytes() if held.runners is not None else 0
         self._observers.memory(name, memory)
         speed = held.executor.scheduler.learned() if held.executor is not None else Speed()
-        error = held.error if held.state is LoadState.FAILED else None
         failed_attempts = 0 if held.state is LoadState.READY else held.strikes
-        return VersionStatus(name, held.state, error, memory, speed, failed_attempts, self._plan_now(held))
+        return VersionStatus(name, held.state, held.error, memory, speed, failed_attempts, self._plan_now(held))

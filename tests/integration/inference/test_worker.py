@@ -117,8 +117,10 @@ async def test_a_killed_runner_fails_its_requests_and_comes_back(registry: FakeR
             values_of(first)
         assert np.array_equal(values_of(other), rows(1) * 2)
 
-        await gateway.ready(V1, pb.LOAD_STATE_LOADING)
-        await gateway.ready(V1)
+        loading = await gateway.ready(V1, pb.LOAD_STATE_LOADING)
+        assert "killed by SIGKILL" in loading.error.message, "whoever looks now wants to know why it loads again"
+        ready = await gateway.ready(V1)
+        assert not ready.HasField("error")
         states = [one.state for hello in gateway.hellos for one in hello.versions if one.version == V1]
         assert pb.LOAD_STATE_FAILED not in states, "callers would take it for a version that cannot be loaded"
         [again] = await gateway.call(envelope(3, V1, tensor("x", rows(1))))

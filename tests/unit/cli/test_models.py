@@ -142,6 +142,14 @@ async def test_push_wait_says_why_a_version_does_not_load(
     assert "worker-0 could not load models/affine/versions/1: variables are damaged" in done.stderr
 
 
+async def test_model_says_why_a_version_is_loaded_again(inferway: Inferway, registry: FakeRegistry, saved_model: Path):
+    """It is tried again within seconds, so this is what many see who look for the reason."""
+    registry.load_state = worker_service_pb2.LOAD_STATE_LOADING
+    registry.load_error = CorruptArtifact("variables are damaged")
+    assert (await inferway("push", "affine", str(saved_model))).code == 0
+    assert "worker-0: LOADING again, after: variables are damaged" in (await inferway("model", "affine")).stdout
+
+
 async def test_push_wait_gives_up_in_time_and_says_where_it_stands(
     inferway: Inferway, registry: FakeRegistry, saved_model: Path
 ):
