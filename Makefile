@@ -15,6 +15,7 @@ SOURCES := $(wildcard protos/inferway clients services tests tools benchmarks ex
 IMAGE := build/contract.binpb
 RELEASED := protos/inferway-released.binpb
 ARGS ?=
+ALONE := alone or chaos
 
 .PHONY: help setup setup-dev up fleet test check types fmt gen lock bench bench-engine bench-streams release-image test-compose abuse chaos fuzz soak soak-loads overload stats rollout-laws clean
 
@@ -45,7 +46,7 @@ fleet: setup ## Vehicles on streams, in the terminal, and keys to break what ans
 
 test: setup-dev ## Run every check and every test; ARGS go to pytest
 	@$(MAKE) --no-print-directory check
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@$(if $(strip $(ARGS)),exec $(BIN)/python -m pytest $(ARGS),$(in-two-steps))
 
 check: setup-dev $(GEN)/.installed ## Lint, types, contract, imports, locks, stubs
 	@echo "check: ruff"
@@ -132,6 +133,15 @@ test-compose: setup-dev ## Build and try the images; needs Docker
 clean: ## Remove everything that make has made, .venv too
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# What only computes or waits runs two at a time; then what uses or measures the whole machine, alone.
+define in-two-steps
+beside=0; alone=0; \
+$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not ($(ALONE) or compose)' || beside=$$?; \
+$(BIN)/python -m pytest -m '$(ALONE)' || alone=$$?; \
+[ $$beside = 0 ] || echo "test: the first of the two runs failed; its summary is further up" >&2; \
+[ $$beside = 0 ] && [ $$alone = 0 ] && echo "test: both runs passed"
+endef
 
 # A virtual environment of the right Python, or a sentence that says what is wrong.
 $(VENV)/.made $(GEN)/.made:

@@ -35,6 +35,14 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Before -m chooses: who shares the stack of the session is `alone`, since two of them would take longer."""
+    for item in items:
+        if "stack" in getattr(item, "fixturenames", ()):
+            item.add_marker("alone")
+
+
 def pytest_sessionfinish(exitstatus: int) -> None:
     """Ends the process soon after the summary, whatever a failed test left behind.
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+import pytest
 from numpy.typing import NDArray
 
 from inferway.status import from_status
@@ -20,6 +21,8 @@ from inferway.worker.v1 import worker_service_pb2 as pb
 from tests.integration.inference.gateway_side import GatewaySide, envelope, tensor, values_of
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
+
+pytestmark = pytest.mark.alone
 
 SECONDS = float(os.environ.get("INFERWAY_ABUSE_SECONDS", "12"))
 SEED = int(os.environ.get("INFERWAY_ABUSE_SEED", "20"))

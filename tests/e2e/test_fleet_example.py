@@ -14,7 +14,7 @@ import pytest
 
 from tests.testbed.eta import ROOT, EtaModel
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.alone, pytest.mark.tensorflow, pytest.mark.slow]
 
 FLEET = [sys.executable, "-m", "examples.fleet", "--vehicles", "12"]
 START_SECONDS = 90

@@ -32,6 +32,8 @@ from tests.testbed.processes import ServiceProcess
 from tests.testbed.slow_model import MODEL, WIDTH, WORKER_SETTINGS, serve_slow_model
 from tests.testbed.stack import Stack
 
+pytestmark = pytest.mark.alone
+
 REFUSAL_SECONDS = 0.02
 X = {"x": np.ones((1, WIDTH), np.float32)}
 

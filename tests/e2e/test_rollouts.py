@@ -26,7 +26,7 @@ from tests.testbed.rollouts import State
 from tests.testbed.slow_model import WORKER_SETTINGS
 from tests.testbed.stack import Stack
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.alone, pytest.mark.tensorflow, pytest.mark.slow, pytest.mark.timeout(240)]
 
 RATE, SHARE = 50.0, 2000
 
@@ -85,7 +85,7 @@ def test_a_candidate_that_crashes_on_load_never_gets_traffic(results: Results) -
     """It is found out before anybody could be harmed, and says why."""
     assert results.doomed.arms.keys() == {"v1"}
     assert results.doomed.failures == {}
-    assert "doomed v2" in results.doomed.reason
+    assert "doomed/2" in results.doomed.reason
 
 
 def test_an_abort_gives_everything_back_within_a_second(results: Results) -> None:

@@ -22,7 +22,7 @@ from tests.testbed.calls import decoded, model_infer, tiny_request, traffic
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.alone, pytest.mark.tensorflow, pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ import pytest
 from tests.testbed.ports import free_port_offset
 from tests.testbed.processes import ServiceProcess
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.alone, pytest.mark.tensorflow, pytest.mark.slow]
 
 SERVING = re.compile(r"^serving on ([\d.:]+)")
 
