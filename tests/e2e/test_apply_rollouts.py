@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
-from inferway.registry.v1 import rollouts_pb2
 from inferway_cli.apply.contents import read_contents
 from inferway_cli.apply.documents import ModelDocument
 from inferway_cli.apply.doing import Doer
@@ -19,6 +17,7 @@ from inferway_cli.registry import Registry
 from inferway_cli.rollouts.named import newest
 from tests.e2e.test_apply import ENDPOINT, MODEL, arms, client, folder, write_model
 from tests.integration.registry.client import Client
+from tests.integration.registry.rollouts import gateway, reached
 
 __all__ = ["client", "folder"]  # fixtures of theirs
 
@@ -72,15 +71,13 @@ async def test_a_rollout_is_asked_for_once(client: Client, folder: Path, strateg
 async def test_what_was_rolled_back_is_not_begun_again(client: Client, folder: Path) -> None:
     """The files still ask for it; a person must say that it is worth another try."""
     rollout = "---\nkind: Rollout\nendpoint: checkout\nto: this\n"
-    async with Registry(client.target) as registry:
+    async with Registry(client.target) as registry, gateway(client):
         await applied(registry, folder)
         write_model(folder, b"second")
         (folder / "serving.yaml").write_text(MODEL + ENDPOINT + rollout)
         await applied(registry, folder)
-        ended = await registry.abort_rollout(newest("checkout"), "it was wrong")
-        async with asyncio.timeout(20):
-            while ended.state != rollouts_pb2.Rollout.STATE_ROLLED_BACK:
-                ended = await registry.rollout(newest("checkout"))
+        aborted = await registry.abort_rollout(newest("checkout"), "it was wrong")
+        await reached(client, "ROLLED_BACK", aborted.name)
 
         with pytest.raises(Invalid, match="is ROLLED_BACK: Aborted: it was wrong; `inferway rollout retry checkout`"):
             await applied(registry, folder)
