@@ -7,10 +7,13 @@ half a second for one whose calls take 20 ms. The middle one counts. A size that
 out.
 
 What others took of the machine meanwhile is reckoned back: where half of it is taken two callers reach no more than
-one, and would never be chosen.
+one, and would never be chosen. Of calls that take long only what the model took counts, and never the time until the
+next one: if this process has to wait for a processor, that says nothing of the model.
 
 The way that computes the most rows a second wins; of ways that are about as good, one with fewer callers, then the one
-that is quickest with a single row, which is what callers feel while there is little load.
+that is quickest with a single row, which is what callers feel while there is little load. Where others kept the whole
+machine busy nobody knows how well one call would use all cores, so that it is easily overrated; then one with more
+callers wins, even if it seems somewhat slower: too few of them halve what a version can do, too many cost little.
 """
 
 from __future__ import annotations
@@ -26,12 +29,14 @@ from inferway.errors import InferwayError, RunnerCrashed
 from inferway_inference.plan import PlanTrial
 from inferway_inference.runner.base import Outcome, Runner
 from inferway_inference.runner.host import cores
-from inferway_inference.runner.usage import undisturbed, usage
+from inferway_inference.runner.usage import Usage, undisturbed, usage, used_since
 from inferway_inference.tensors import Array
 
 _LOG = logging.getLogger(__name__)
 
-ABOUT_AS_GOOD = 0.93
+ABOUT_AS_GOOD, GOOD_IN_DOUBT = 0.93, 0.7
+BUSY = 1.25
+"""A machine on which every way of running a version takes at least so many times as long as it should."""
 TURNS = 3
 ENOUGH_CALLS = 20
 """In a turn; more would not tell more."""
@@ -39,6 +44,8 @@ TURN_SECONDS = (0.007, 0.7)
 """At least and at most."""
 SLOW_BUDGETS = 4.0
 """A model of which the calls take long may take so many times the budget."""
+LONG_CALL_SECONDS = 0.001
+"""The hop to the runner and back is a tenth of that."""
 _LEAST_CALLS = 2
 """Of each caller in a turn."""
 _PATIENCE = 3.0
@@ -64,14 +71,16 @@ class Trial:
     """On an idle machine."""
     batch_seconds: float = 0.0
     """Median time that the runtime took."""
-    _turns: list[tuple[float, float]] = field(default_factory=list)
+    slowed: float = 1.0
+    """How many times as long calls took because their threads had to wait for a processor; of long calls only."""
+    _turns: list[tuple[float, float, float]] = field(default_factory=list)
 
-    def note(self, rows_per_second: float, batch_seconds: float) -> None:
+    def note(self, rows_per_second: float, batch_seconds: float, slowed: float = 1.0) -> None:
         """After a turn. The look counts only until there are others: few calls may be quick by chance."""
-        self._turns.append((rows_per_second, batch_seconds))
-        counted = self._turns[1:] or self._turns
-        self.rows_per_second = statistics.median([rate for rate, _ in counted])
-        self.batch_seconds = min([seconds for _, seconds in counted])
+        self._turns.append((rows_per_second, batch_seconds, slowed))
+        rates, seconds, slowings = zip(*(self._turns[1:] or self._turns), strict=True)
+        self.rows_per_second, self.batch_seconds = statistics.median(rates), min(seconds)
+        self.slowed = statistics.median(slowings)
 
     def as_plan(self) -> PlanTrial:
         """For display."""
@@ -79,7 +88,7 @@ class Trial:
 
 
 @dataclass(slots=True)
-class _Turn:
+class Turn:
     """Calls one after the other, several at once, until the time is up and each caller has had its least."""
 
     way: Way
@@ -89,7 +98,9 @@ class _Turn:
     began: float = field(default_factory=time.perf_counter)
     ended: float = 0.0
     seconds: list[float] = field(default_factory=list)
-    """Of the calls that came back in time."""
+    """That the calls took."""
+    in_time: int = 0
+    """Calls that came back before the end."""
     failed: InferwayError | None = None
     under_way: int = 0
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -109,15 +120,28 @@ class _Turn:
     def _done(self, outcome: Outcome) -> None:
         self.under_way -= 1
         self.failed = self.failed or outcome.error
+        self.seconds.append((outcome.ended_ns - outcome.started_ns) / 1e9)
         if not self.ended and not self.failed:
-            self._count(outcome)
+            self._go_on()
         if not self.under_way:
             self.over.set()
 
-    def _count(self, outcome: Outcome) -> None:
-        self.seconds.append((outcome.ended_ns - outcome.started_ns) / 1e9)
+    @property
+    def long(self) -> bool:
+        """Whether the hops between calls are next to nothing."""
+        return statistics.fmean(self.seconds) >= LONG_CALL_SECONDS
+
+    def calls_per_second(self, used: Usage, seconds: float, cores: int) -> float:
+        """On an idle machine, given what its process `used` in the `seconds` until no call was under way any more."""
+        if not used.ran_ns or not self.long:
+            return undisturbed(used, seconds, cores) * self.in_time / (self.ended - self.began)
+        side_by_side = self.way.callers / statistics.fmean(self.seconds) * used.slowed
+        return min(side_by_side, cores * len(self.seconds) / (used.ran_ns / 1e9))
+
+    def _go_on(self) -> None:
+        self.in_time += 1
         now = time.perf_counter()
-        if now - self.began >= self.least_seconds and len(self.seconds) >= _LEAST_CALLS * self.way.callers:
+        if now - self.began >= self.least_seconds and self.in_time >= _LEAST_CALLS * self.way.callers:
             self.ended = now
             return
         try:
@@ -167,11 +191,11 @@ async def _take_turn(
         if way.runner is not trial.way.runner:
             way.runner.set_callers(0)
     before = usage(trial.way.runner.pid)
-    turn = _Turn(trial.way, position, inputs, least_seconds)
+    turn = Turn(trial.way, position, inputs, least_seconds)
     await turn.take()
-    quicker = undisturbed(before, usage(trial.way.runner.pid), time.perf_counter() - turn.began, cores())
-    reached = quicker * len(turn.seconds) * trial.rows / (turn.ended - turn.began)
-    trial.note(reached, statistics.median(turn.seconds))
+    used = used_since(before, usage(trial.way.runner.pid))
+    reached = turn.calls_per_second(used, time.perf_counter() - turn.began, cores())
+    trial.note(reached * trial.rows, statistics.median(turn.seconds), used.slowed if turn.long else 1.0)
 
 
 def _worth(trial: Trial) -> float:
@@ -193,9 +217,10 @@ def choose(trials: Sequence[Trial]) -> Way | None:
     best = {way: max(one.rows_per_second for one in trials if one.way == way) for way in _ways(trials)}
     if not best:
         return None
-    enough = ABOUT_AS_GOOD * max(best.values())
+    in_doubt = min(trial.slowed for trial in trials) >= BUSY
+    enough = (GOOD_IN_DOUBT if in_doubt else ABOUT_AS_GOOD) * max(best.values())
     good = [way for way, rate in best.items() if rate >= enough]
-    return min(good, key=lambda way: (way.callers, _single(way, trials)))
+    return min(good, key=lambda way: (-way.callers if in_doubt else way.callers, _single(way, trials)))
 
 
 def _ways(trials: Iterable[Trial]) -> list[Way]:

@@ -8,9 +8,10 @@ import pytest
 
 from inferway.errors import ModelFailed
 from inferway_inference.runner.base import Outcome
+from inferway_inference.runner.usage import Usage
 from inferway_inference.samples import synthetic_inputs
 from inferway_inference.tensors import Array
-from inferway_inference.trials import Trial, Way, choose, run_trials
+from inferway_inference.trials import Trial, Turn, Way, choose, run_trials
 from tests.unit.inference.fake_runner import SIGNATURE, FakeRunner
 
 BATCHES = {rows: synthetic_inputs(SIGNATURE, rows, seed=1) for rows in (1, 8)}
@@ -73,6 +74,20 @@ async def test_of_ways_that_are_about_as_good_the_one_with_fewer_callers_wins():
     assert choose(trials) is two
 
 
+async def test_on_a_busy_machine_callers_side_by_side_win_if_they_are_not_far_behind():
+    """One caller with all cores was overrated there now and then, and the version did half of what it could."""
+    runner = FakeRunner()
+    one, two = Way(runner, 0, 1), Way(runner, 1, 2)
+    trials = [Trial(one, 8, 110.0, 0.3, slowed=2.5), Trial(two, 1, 91.0, 0.03, slowed=1.3)]
+    assert choose(trials) is two
+
+    trials[1].slowed = 1.2
+    assert choose(trials) is one, "one way that was not disturbed shows what the machine can do"
+
+    trials[1].slowed, trials[1].rows_per_second = 1.3, 70.0
+    assert choose(trials) is one
+
+
 async def test_of_equal_ways_the_one_that_is_quickest_alone_wins():
     """With little load callers feel the time of a single row, not the throughput."""
     runner = FakeRunner()
@@ -112,3 +127,32 @@ async def test_a_lucky_look_does_not_decide():
     [trial] = await run_trials([Way(runner, 1, 1)], 0, {1: BATCHES[1]}, 0.5)
 
     assert trial.rows_per_second < 250
+
+
+@pytest.mark.parametrize(
+    ("callers", "took", "used", "rate"),
+    [
+        pytest.param(2, 0.015, Usage(150, 0), 2 / 0.015, id="nobody else was there"),
+        pytest.param(2, 0.030, Usage(150, 150), 2 / 0.015, id="others had half of the machine"),
+        pytest.param(1, 0.015, Usage(150, 0), 1 / 0.015, id="one caller leaves a core idle"),
+        pytest.param(2, 0.030, Usage(300, 300), 2 / 0.030, id="callers that disturb one another keep what that costs"),
+    ],
+)
+async def test_of_long_calls_only_the_models_time_counts(callers: int, took: float, used: Usage, rate: float):
+    """On a busy machine the front waits for a processor while callers idle; MobileNetV2 was given one caller for that.
+
+    All turns last ten times as long as ten calls take.
+    """
+    turn = Turn(Way(FakeRunner(), 1, callers), 0, (), 0.0, began=0.0, ended=10 * took)
+    turn.seconds, turn.in_time = [took] * 10, 10
+
+    milliseconds = Usage(*(1_000_000 * each for each in used))
+    assert turn.calls_per_second(milliseconds, 10 * took, cores=2) == pytest.approx(rate)
+
+
+async def test_of_short_calls_the_time_between_them_counts():
+    """A tiny model is mostly hops between processes: by the model's time alone two callers would seem twice as good."""
+    turn = Turn(Way(FakeRunner(), 1, 2), 0, (), 0.0, began=0.0, ended=0.01)
+    turn.seconds, turn.in_time = [0.00002] * 100, 100
+
+    assert turn.calls_per_second(Usage(10_000_000, 0), 0.01, cores=2) == pytest.approx(10_000)

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from inferway_inference.runner.usage import MOST, Usage, undisturbed, usage
+from inferway_inference.runner.usage import MOST, Usage, undisturbed, usage, used_since
 
 SECOND = 1_000_000_000
 
@@ -26,9 +26,22 @@ SECOND = 1_000_000_000
 )
 def test_only_what_others_took_is_reckoned_back(ran: float, waited: float, factor: float):
     """Else a busy machine would make all ways of running a model look alike."""
-    after = Usage(int(ran * SECOND), int(waited * SECOND))
+    used = Usage(int(ran * SECOND), int(waited * SECOND))
 
-    assert undisturbed(Usage(), after, seconds=1.0, cores=2) == pytest.approx(factor)
+    assert undisturbed(used, seconds=1.0, cores=2) == pytest.approx(factor)
+
+
+def test_a_thread_that_ends_takes_nothing_from_the_others():
+    """Its account goes with it: a caller that left made the process seem to have run for less than no time."""
+    before = {"1": Usage(5, 5), "2": Usage(900, 900)}
+
+    assert used_since(before, {"1": Usage(8, 6), "3": Usage(2, 1)}) == Usage(5, 2)
+    assert used_since(before, {}) == Usage()
+
+
+def test_what_ran_half_of_the_time_was_slowed_by_two():
+    """Of a thread of which nothing is known nothing is reckoned back."""
+    assert (Usage(3, 3).slowed, Usage().slowed) == (2.0, 1.0)
 
 
 def test_the_kernel_counts_what_all_threads_ran():
@@ -52,9 +65,9 @@ def test_the_kernel_counts_what_all_threads_ran():
         stop.set()
         thread.join()
 
-    assert after.ran_ns - before.ran_ns >= 0.03 * SECOND
+    assert used_since(before, after).ran_ns >= 0.03 * SECOND
 
 
 def test_a_process_that_is_gone_has_no_usage():
     """A runner may crash during a trial; that is told by the call, not by its accounts."""
-    assert usage(0) == Usage()
+    assert usage(0) == {}

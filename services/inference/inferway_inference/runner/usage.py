@@ -6,6 +6,7 @@ The kernel counts for each thread how long it ran and how long it waited althoug
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -15,29 +16,41 @@ MOST = 4.0
 
 
 class Usage(NamedTuple):
-    """Of all threads of a process since they began, in nanoseconds."""
+    """Of one thread since it began, or of a process over some time, in nanoseconds."""
 
     ran_ns: int = 0
     waited_ns: int = 0
 
+    @property
+    def slowed(self) -> float:
+        """How many times as long something took as it would have had it run whenever it could."""
+        return (self.ran_ns + self.waited_ns) / self.ran_ns if self.ran_ns else 1.0
 
-def usage(pid: int) -> Usage:
-    """Of process `pid`; zero where the kernel does not tell."""
-    ran_ns = waited_ns = 0
+
+def usage(pid: int) -> dict[str, Usage]:
+    """Of the threads of process `pid`; empty where the kernel does not tell."""
+    threads: dict[str, Usage] = {}
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             with suppress(OSError, ValueError):
                 ran, waited, _ = (thread / "schedstat").read_text(encoding="ascii").split()
-                ran_ns, waited_ns = ran_ns + int(ran), waited_ns + int(waited)
+                threads[thread.name] = Usage(int(ran), int(waited))
+    return threads
+
+
+def used_since(before: Mapping[str, Usage], after: Mapping[str, Usage]) -> Usage:
+    """Of all threads together. Of those that ended meanwhile nobody knows; they must not count as less than nothing."""
+    ran_ns = sum(own.ran_ns - before.get(thread, Usage()).ran_ns for thread, own in after.items())
+    waited_ns = sum(own.waited_ns - before.get(thread, Usage()).waited_ns for thread, own in after.items())
     return Usage(ran_ns, waited_ns)
 
 
-def undisturbed(before: Usage, after: Usage, seconds: float, cores: int) -> float:
+def undisturbed(used: Usage, seconds: float, cores: int) -> float:
     """By which factor a process would have been quicker in these `seconds` without others on its `cores`.
 
     On an idle machine as many of its threads would have run as could have, up to the number of cores.
     """
-    ran, waited = (max(0.0, (late - early) / 1e9) for early, late in zip(before, after, strict=True))
-    if not ran:
+    if not used.ran_ns:
         return 1.0
-    return min(max(1.0, min(cores * seconds, ran + waited) / ran), MOST)
+    ran, wanted = used.ran_ns / 1e9, (used.ran_ns + used.waited_ns) / 1e9
+    return min(max(1.0, min(cores * seconds, wanted) / ran), MOST)
