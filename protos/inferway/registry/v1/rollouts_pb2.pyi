@@ -100,7 +100,7 @@ class Rollout(_message.Message):
         STATE_BAKING: Rollout._State.ValueType  # 5
         """It has everything; the version before stays loaded, one switch away."""
         STATE_SUCCEEDED: Rollout._State.ValueType  # 6
-        """The end: the candidate has all traffic. For a shadow: the comparison is complete."""
+        """The end: the candidate has all traffic. For a shadow: the comparison is complete, and does not speak against it."""
         STATE_PAUSED: Rollout._State.ValueType  # 7
         """Weights stay as they are until somebody resumes, promotes or aborts. Harm still rolls back."""
         STATE_ROLLING_BACK: Rollout._State.ValueType  # 8
@@ -108,13 +108,15 @@ class Rollout(_message.Message):
         STATE_ROLLED_BACK: Rollout._State.ValueType  # 9
         """The end: the stable version has all traffic."""
         STATE_FAILED: Rollout._State.ValueType  # 10
-        """The end: the candidate could not be loaded, or not in time. No traffic was moved."""
+        """The end: the candidate could not be loaded, or not in time; or a shadow found that it fails where the stable
+        version does not, or that too few answers agree. No traffic was moved.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """Where a rollout stands.
         PENDING → PREPARING → RUNNING → PROMOTING → BAKING → SUCCEEDED. PAUSED is entered from, and left to, PREPARING,
-        RUNNING and BAKING. Every state that is not an end may go to ROLLING_BACK → ROLLED_BACK; PENDING and PREPARING may
-        go to FAILED, with no traffic moved.
+        RUNNING and BAKING. Every state that is not an end may go to ROLLING_BACK → ROLLED_BACK; PENDING, PREPARING and
+        the RUNNING of a shadow may go to FAILED, with no traffic moved.
         """
 
     STATE_UNSPECIFIED: Rollout.State.ValueType  # 0
@@ -130,7 +132,7 @@ class Rollout(_message.Message):
     STATE_BAKING: Rollout.State.ValueType  # 5
     """It has everything; the version before stays loaded, one switch away."""
     STATE_SUCCEEDED: Rollout.State.ValueType  # 6
-    """The end: the candidate has all traffic. For a shadow: the comparison is complete."""
+    """The end: the candidate has all traffic. For a shadow: the comparison is complete, and does not speak against it."""
     STATE_PAUSED: Rollout.State.ValueType  # 7
     """Weights stay as they are until somebody resumes, promotes or aborts. Harm still rolls back."""
     STATE_ROLLING_BACK: Rollout.State.ValueType  # 8
@@ -138,7 +140,9 @@ class Rollout(_message.Message):
     STATE_ROLLED_BACK: Rollout.State.ValueType  # 9
     """The end: the stable version has all traffic."""
     STATE_FAILED: Rollout.State.ValueType  # 10
-    """The end: the candidate could not be loaded, or not in time. No traffic was moved."""
+    """The end: the candidate could not be loaded, or not in time; or a shadow found that it fails where the stable
+    version does not, or that too few answers agree. No traffic was moved.
+    """
 
     NAME_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
@@ -303,7 +307,9 @@ class RolloutSpec(_message.Message):
 
     @_builtins.property
     def match(self) -> _containers.RepeatedCompositeFieldContainer[Global___HeaderMatch]:
-        """Callers who get the candidate from its readiness on, whatever the weights; they are not judged."""
+        """Callers who get the candidate from its readiness on, whatever the weights; they are not judged. A shadow has
+        none.
+        """
 
     def __init__(
         self,
