@@ -22,7 +22,7 @@ from inferway_registry.rollouts.spec import Canary, Judging, Spec, Step
 MIN_UNITS = 10
 """Few, so that users who come again and again do not hold the ramp at its first step."""
 _START = datetime(2026, 1, 1, tzinfo=UTC)
-_LOADED = Facts(_START, needed_workers=2, ready_workers=2, gateways=1)
+_LOADED = Facts(_START, needed_workers=2, ready_workers=2, holders=2, gateways=1)
 
 
 @dataclass(frozen=True, slots=True)

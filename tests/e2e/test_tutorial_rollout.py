@@ -32,9 +32,9 @@ SHORTER = {
 """Outputs count from ten seconds after a candidate's first request, so they are not waited for."""
 STORY = {
     "--manual": "digits version 3 is published",
-    "start digits --file examples/digits/canary.yaml": "digits v2 has had all users",
+    "start digits --file examples/digits/canary.yaml": "digits/2 has had all users",
     "--to 3 --file examples/digits/canary.yaml": "The candidate does harm. answers that break the schema",
-    "shadow.yaml": "Too few answers agree.",
+    "shadow.yaml": "Verdict: differs.",
     "--until baking": "digits: v1 digits/1 100%, v2 digits/2 0%",
     "abort": "exit code 3\ndigits: v2 digits/2 100%",
     "canary.yaml --dry-run": "nothing to do: 1 resource as described",

@@ -90,7 +90,8 @@ async def retry(change: Change, endpoint: str, number: int, salt: str, now: date
     """
     before = await require_rollout(change.rows, endpoint, number)
     if before.state not in _RETRYABLE:
-        problem = f"{before.name} is {before.state.name}; only one that was rolled back or failed is tried again"
+        instead = "abort it first" if before.active else "begin another one"
+        problem = f"{before.name} is {before.state.name}: only what was rolled back or failed is retried; {instead}"
         raise RolloutState(problem, rollout=before.name, state=before.state.name)
     return await create(change, Beginning(endpoint, before.spec, salt), now)
 
@@ -117,7 +118,8 @@ async def _store(change: Change, before: Rollout, after: Rollout) -> Rollout:
     if after == before:
         return before
     driven = await endpoints.drive(change, after.endpoint, arms.arms(after), after.salt)
-    after = replace(after.published(driven.generation), revision=change.revision)
+    after = after.published(driven.generation) if after.active else after
+    after = replace(after, revision=change.revision)
     await change.rows.change_rollout(after)
     details = {"state": after.state.name, "step": str(after.step), "weight": str(after.weight_basis_points)}
     change.updated(after.name, before.revision, **details)

@@ -288,6 +288,21 @@ async def test_lists_have_the_newest_of_each_endpoint_or_all(inferway: Inferway,
     assert "zeta/8" in every.stdout
 
 
+async def test_the_verdict_of_a_shadow_is_in_the_list(inferway: Inferway, registry: RolloutRegistry):
+    """Whoever looks through what was tried must not take a version that differs for one that passed."""
+    registry.looks = [rollout(Rollout.STATE_FAILED, reason="Verdict: differs. Too few answers agree. 1 of 9 do.")]
+    done = await inferway("rollout", "list")
+
+    assert "FAILED" in done.stdout
+    assert "Verdict: differs" in done.stdout
+    assert "Too few" not in done.stdout
+
+
+async def test_the_help_of_list_shows_no_inner_name_for_all_endpoints(inferway: Inferway):
+    """`default: -` says nothing to anybody."""
+    assert "default: -" not in (await inferway("rollout", "list", "--help")).stdout
+
+
 async def test_watch_tells_every_change_and_ends_well(inferway: Inferway, registry: RolloutRegistry):
     """Without a terminal there is a line for each thing that happens, and not for each look."""
     good = rollout(Rollout.STATE_SUCCEEDED, reason="all users have it", candidate_weight_basis_points=10_000)

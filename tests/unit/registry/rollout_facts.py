@@ -21,7 +21,7 @@ BLUE_GREEN = BlueGreen(Mirror(1000), min_pairs=100)
 SHADOW = Shadow(Mirror(10_000), min_pairs=100, hold_seconds=60.0)
 WATCHED = Profile({100: 900, 130: 80, 150: 20}, {"scores": tuple(number / 200 for number in range(200))})
 """Answers with a p95 of 5.7 ms, and outputs that are spread evenly."""
-AT_FIRST = Facts(THEN, needed_workers=2, ready_workers=2, gateways=1, profile=WATCHED)
+AT_FIRST = Facts(THEN, needed_workers=2, ready_workers=2, holders=2, gateways=1, profile=WATCHED)
 
 
 def spec(strategy: Strategy = CANARY) -> Spec:

@@ -26,6 +26,7 @@ from inferway_registry.rollouts import commands
 from inferway_registry.rollouts.rollout import Rollout, State
 from inferway_registry.rollouts.spec import BlueGreen, HeaderMatch, Mirror, OnInconclusive, Shadow
 from inferway_registry.routing import take_snapshot
+from inferway_registry.splits import Splits
 from inferway_registry.store.reader import GatewayReport, Reader
 from inferway_registry.watch import Broadcast
 from tests.unit.registry.rollout_bench import BY, CANDIDATE, QUICK, SIGNATURE, STABLE, Registry, build, registries
@@ -80,7 +81,7 @@ async def test_a_good_version_comes_to_all_users_and_the_old_one_goes(registry: 
     assert endpoint.arms == (Arm("v2", *CANDIDATE, 10_000),)
     assert (endpoint.automatic, endpoint.salt, endpoint.rollout) == (False, "salt", None)
     assert rollout.end_time is not None
-    assert [weight for _, weight in rollout.phases] == [0, 1000, 5000, 10_000, 10_000]
+    assert [weight for _, weight in rollout.phases] == [0, 1000, 5000, 10_000]  # none after the end: nothing is counted
 
 
 async def test_errors_take_the_traffic_back_within_a_look(registry: Registry):
@@ -197,7 +198,8 @@ async def test_a_shadow_ends_with_a_verdict_and_moves_nobody(registry: Registry)
     async with registry.store.reading() as rows:
         shown = full_message(rollout, await registry.lookout.look(rows, rollout))
 
-    assert rollout.state is State.SUCCEEDED
+    assert rollout.state is State.FAILED
+    assert rollout.reason.startswith("Verdict: differs. ")
     assert {weight for _, weight in way(rollout)} == {0}
     assert (await registry.endpoint()).arms == (Arm("v1", *STABLE, 10_000),)
     (mirror,) = shown.mirrors
@@ -456,7 +458,7 @@ async def test_operators_see_how_many_rollouts_are_where(registry: Registry):
     """An alarm on paused rollouts needs their number."""
     await registry.begin()
     figures, snapshot = CollectorRegistry(), await take_snapshot(registry.store, registry.fleet)
-    metrics.register(figures, Broadcast(snapshot, 1), registry.fleet)
+    metrics.register(figures, Broadcast(snapshot, 1), registry.fleet, Splits(registry.store, lambda: None))
 
     assert figures.get_sample_value("inferway_registry_rollouts", {"state": "pending"}) == 1
     assert figures.get_sample_value("inferway_registry_rollouts", {"state": "paused"}) == 0

@@ -82,6 +82,7 @@ def test_a_command_does_what_the_state_permits(
         with pytest.raises(RolloutState) as refused:
             command(rollout)
         assert rollout.name in str(refused.value)
+        assert refused.value.message.endswith(".")  # what to do instead is a sentence of its own
         return
     done = command(rollout)
     if wanted == NOTHING:
@@ -125,6 +126,25 @@ def test_a_shadow_is_not_promoted(command: Command):
     rollout = replace(at(State.RUNNING), spec=spec(SHADOW), weight_basis_points=0)
     with pytest.raises(RolloutState):
         command(rollout)
+
+
+@pytest.mark.parametrize(
+    ("command", "rollout", "advice"),
+    [
+        (full, at(State.PREPARING), "promote it by one step to go on without a baseline"),
+        (full, replace(at(State.PREPARING), spec=spec(SHADOW)), "begin a canary"),
+        (step, at(State.ROLLING_BACK), "wait until it has ended"),
+        (step, at(State.SUCCEEDED), "begin another one"),
+        (pause, at(State.PROMOTING), "in some seconds"),
+        (pause, at(State.FAILED), "retry it"),
+        (resume, at(State.RUNNING), "goes on by itself"),
+    ],
+)
+def test_who_is_refused_is_told_what_to_do_instead(command: Command, rollout: Rollout, advice: str):
+    """Somebody is in a hurry, and knows the states less well than the one who wrote them."""
+    with pytest.raises(RolloutState) as refused:
+        command(rollout)
+    assert advice in str(refused.value)
 
 
 def test_who_promotes_what_prepares_does_without_a_baseline():

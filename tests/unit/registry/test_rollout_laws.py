@@ -65,7 +65,14 @@ SECONDS = st.sampled_from((0.0, 1.0, 1.0, 5.0, 20.0, 60.0))
 TRANSITIONS = {
     State.PENDING: {State.PREPARING, State.ROLLING_BACK},
     State.PREPARING: {State.PREPARING, State.RUNNING, State.PAUSED, State.FAILED, State.ROLLING_BACK},
-    State.RUNNING: {State.RUNNING, State.PROMOTING, State.PAUSED, State.SUCCEEDED, State.ROLLING_BACK},
+    State.RUNNING: {
+        State.RUNNING,
+        State.PROMOTING,
+        State.PAUSED,
+        State.SUCCEEDED,
+        State.FAILED,
+        State.ROLLING_BACK,
+    },
     State.PROMOTING: {State.BAKING, State.ROLLING_BACK},
     State.BAKING: {State.SUCCEEDED, State.PAUSED, State.ROLLING_BACK},
     State.PAUSED: {
@@ -78,7 +85,7 @@ TRANSITIONS = {
     },
     State.ROLLING_BACK: {State.ROLLED_BACK},
 }
-"""A shadow succeeds from RUNNING; somebody who promotes one that is paused takes it on or ends its bake."""
+"""A shadow succeeds or fails from RUNNING; somebody who promotes one that is paused takes it on or ends its bake."""
 
 
 class AnyRollout(RuleBasedStateMachine):
@@ -147,18 +154,25 @@ class AnyRollout(RuleBasedStateMachine):
         """What is stored comes back; what was known of workers and gateways is gone until they report."""
         self.controller.rollout = pickle.loads(pickle.dumps(self.rollout))
         self.controller.know(
-            needed_workers=0, ready_workers=0, gateways=0, generation=0, load_failure="", brake="", profile=Profile()
+            needed_workers=0,
+            ready_workers=0,
+            holders=0,
+            gateways=0,
+            generation=0,
+            load_failure="",
+            brake="",
+            profile=Profile(),
         )
 
     @rule(needed=st.integers(0, 3), ready=st.integers(0, 3))
     def workers_report(self, needed: int, ready: int) -> None:
         """So many of them."""
-        self.controller.know(needed_workers=needed, ready_workers=min(ready, needed), load_failure="")
+        self.controller.know(needed_workers=needed, ready_workers=min(ready, needed), holders=ready, load_failure="")
 
     @rule()
     def workers_are_ready(self) -> None:
         """And gateways are there, all of them up to date; what it mostly is like."""
-        self.controller.know(needed_workers=2, ready_workers=2, load_failure="", gateways=2, profile=WATCHED)
+        self.controller.know(needed_workers=2, ready_workers=2, holders=2, load_failure="", gateways=2, profile=WATCHED)
         self.controller.confirm()
 
     @rule(failing=FAILING, looks=st.integers(1, 3))
@@ -174,7 +188,7 @@ class AnyRollout(RuleBasedStateMachine):
     def workers_cannot_load(self, share: float) -> None:
         """Seldom."""
         if share == 1.0:
-            self.controller.know(ready_workers=0, load_failure="out of memory")
+            self.controller.know(ready_workers=0, holders=0, load_failure="out of memory")
 
     @rule(count=st.integers(0, 2), behind=st.integers(0, 2))
     def gateways_report(self, count: int, behind: int) -> None:

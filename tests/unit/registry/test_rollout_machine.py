@@ -8,6 +8,7 @@ import pytest
 
 from inferway_registry.rollouts import commands, machine
 from inferway_registry.rollouts.facts import LISTEN_SECONDS, Pairs, Profile
+from inferway_registry.rollouts.outlook import next_words
 from inferway_registry.rollouts.rollout import OF_CONTROLLER, OF_GATEWAY, State, Thresholds
 from inferway_registry.rollouts.spec import Canary, Judging, OnInconclusive, Step, Strategy
 from tests.unit.registry.rollout_facts import (
@@ -66,15 +67,15 @@ def test_nothing_moves_before_workers_have_loaded_the_candidate(strategy: Strate
     assert controller.look(599.0) is State.PREPARING
     assert controller.weight == 0
     assert controller.look(2.0) is State.FAILED
-    assert controller.rollout.reason == "1 of 2 workers have loaded digits v2 in 10 min. No traffic was moved."
+    assert controller.rollout.reason == "1 of 2 workers have loaded digits/2 in 10 min. No traffic was moved."
     assert [arm.number for arm in controller.published] == [1]
 
 
 @pytest.mark.parametrize(
     ("known", "words"),
     [
-        ({"load_failure": "out of memory", "ready_workers": 0}, "Workers cannot load digits v2: out of memory"),
-        ({"published": False}, "digits v2 was unloaded or deleted."),
+        ({"load_failure": "out of memory", "ready_workers": 0}, "Workers cannot load digits/2: out of memory"),
+        ({"published": False}, "digits/2 was unloaded or deleted."),
     ],
     ids=["it crashes on load", "it is withdrawn"],
 )
@@ -92,7 +93,7 @@ def test_a_stable_version_that_nobody_asks_is_waited_for_and_not_failed():
     controller = preparing()
     controller.know(profile=Profile({100: 99}))
     assert controller.look(600.0) is State.PAUSED
-    assert controller.rollout.reason.startswith("no data: digits v1 gave 99 answers while it was watched")
+    assert controller.rollout.reason.startswith("no data: digits/1 gave 99 answers while it was watched")
 
 
 def test_a_baseline_may_take_longer_than_a_load():
@@ -165,8 +166,8 @@ def test_harm_that_is_reported_late_ends_a_bake():
 @pytest.mark.parametrize(
     ("known", "reason"),
     [
-        ({"published": False}, "digits v2 was unloaded or deleted."),
-        ({"load_failure": "crashed"}, "Workers cannot load digits v2: crashed"),
+        ({"published": False}, "digits/2 was unloaded or deleted."),
+        ({"load_failure": "crashed"}, "Workers cannot load digits/2: crashed"),
     ],
 )
 def test_a_candidate_that_is_gone_is_rolled_back(strategy: Strategy, known: dict[str, object], reason: str):
@@ -328,7 +329,7 @@ def test_blue_green_does_not_switch_to_a_version_that_answers_otherwise():
     controller = running(BLUE_GREEN)
     controller.copied(CANDIDATE, Pairs(200, 150))
     assert controller.look() is State.PAUSED
-    words = "digits v2 answers otherwise. 150 of 200 pairs agree: between 63.7 % and 84.4 % do"
+    words = "digits/2 answers otherwise. 150 of 200 pairs agree: between 63.7 % and 84.4 % do"
     assert controller.rollout.reason.startswith(words)
     controller.store(commands.promote(controller.rollout, controller.facts.now, "ann"))
     assert controller.weight == 10_000
@@ -369,22 +370,23 @@ def test_blue_green_without_copies_waits_for_a_person():
 
 
 @pytest.mark.parametrize(
-    ("pairs", "words"),
+    ("pairs", "state", "words"),
     [
-        (Pairs(1000, 1000), "Enough answers agree. "),
-        (Pairs(1000, 900), "Too few answers agree. "),
-        (Pairs(100, 100), "It is not decided whether enough answers agree. "),
-        (Pairs(200, 100, mirrored_errors=100), "Too few answers agree. "),
+        (Pairs(1000, 1000), State.SUCCEEDED, "Verdict: agrees. "),
+        (Pairs(1000, 900), State.FAILED, "Verdict: differs. "),
+        (Pairs(100, 100), State.SUCCEEDED, "Verdict: undecided. "),
+        (Pairs(200, 100, mirrored_errors=100), State.FAILED, "Verdict: fails. "),
     ],
     ids=["agrees", "differs", "not decided", "fails"],
 )
-def test_a_shadow_ends_with_its_comparison_and_moves_nothing(pairs: Pairs, words: str):
-    """Whatever comes of it: its users got the stable version's answers all the time."""
+def test_a_shadow_ends_with_its_comparison_and_moves_nothing(pairs: Pairs, state: State, words: str):
+    """Users noticed nothing; whoever asks must not take a version that differs for one that passed."""
     controller = running(SHADOW)
     controller.copied(CANDIDATE, replace(pairs, primary_latency={100: 5}, mirrored_latency={110: 5}))
     assert controller.look(58.0) is State.RUNNING
-    assert controller.look(2.0) is State.SUCCEEDED
+    assert controller.look(2.0) is state
     assert controller.rollout.reason.startswith(words)
+    assert "No harm" not in controller.rollout.reason
     assert "p95: 1.31 ms before, 2.14 ms now. No traffic was moved." in controller.rollout.reason
     assert [arm.number for arm in controller.published] == [1]
     assert all(each.weight_basis_points == 0 for each in controller.rollout.transitions)
@@ -473,3 +475,29 @@ def test_preparing_does_not_fail_by_the_clock_of_a_registry_that_was_away():
     assert controller.look(10_000.0) is State.PREPARING
     controller.know(listened_seconds=LISTEN_SECONDS)
     assert controller.look() is State.FAILED
+
+
+@pytest.mark.parametrize("strategy", [CANARY, BLUE_GREEN], ids=["canary", "blue/green"])
+def test_nothing_goes_on_while_no_worker_has_the_candidate(strategy: Strategy):
+    """The counts of before may be enough, and everybody would be sent to a version that is being loaded again."""
+    controller = running(strategy)
+    controller.count(met(5700), met(300))
+    controller.copied(CANDIDATE, GOOD)
+    controller.know(ready_workers=0, holders=0)
+    assert controller.look(60.0) is State.RUNNING
+    assert controller.rollout.step == 0
+    assert controller.weight == (500 if strategy is CANARY else 0)
+    assert next_words(controller.rollout, controller.facts).startswith("Waits until a worker has digits/2 ready. ")
+
+    controller.know(ready_workers=1, holders=1)
+    controller.look()
+    assert controller.weight == (5000 if strategy is CANARY else 10_000)
+
+
+def test_a_bake_does_not_let_the_stable_version_go_while_no_worker_has_the_other():
+    """Workers would unload the only version that anybody can be given."""
+    controller = baking()
+    controller.know(ready_workers=0, holders=0)
+    assert controller.look(300.0) is State.BAKING
+    assert controller.look(900.0) is State.PAUSED
+    assert "No worker has the candidate ready." in controller.rollout.reason

@@ -67,6 +67,7 @@ def judged(**changes: float) -> Spec:
         (judged(output_margin=0.5), "judging.output_margin"),
         (judged(errors_not_inferior=1.0), "judging.errors_not_inferior"),
         (replace(FINE, match=(MATCH,) * 33), "match"),
+        (Spec(CANDIDATE, Shadow(), match=(MATCH,)), "match"),
         (replace(FINE, match=(HeaderMatch("X-Tester", "yes"),)), "match[0].header"),
         (replace(FINE, match=(MATCH, HeaderMatch("x-tester", ""))), "match[1]"),
         (replace(FINE, description="a" * 1025), "description"),

@@ -107,14 +107,14 @@ def test_people_are_told_what_a_canary_waits_for():
     controller.look()
     controller.know(ready_workers=1, profile=Profile({100: 57}))
     assert outlook(controller) == (
-        "Waits for workers to load digits v2 (1 of 2 workers have) and for digits v1 to be watched "
+        "Waits for workers to load digits/2 (1 of 2 workers have) and for digits/1 to be watched "
         "(57 of at least 100 answers seen, 30 s to go), 10 min at most."
     )
     controller = running()
     controller.count(met(2280), met(120))
     controller.look(10.0)
     assert outlook(controller) == (
-        "Goes on to 50 % after 1 min (50 s to go), when digits v2 has met 300 units (120 so far) and no harm is found; "
+        "Goes on to 50 % after 1 min (50 s to go), when digits/2 has met 300 units (120 so far) and no harm is found; "
         "harm rolls back at once. If too little is seen it pauses in 3 min 50 s."
     )
     controller.store(commands.promote(controller.rollout, controller.facts.now, "ann"))

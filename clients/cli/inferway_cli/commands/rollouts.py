@@ -34,7 +34,7 @@ from inferway_cli.rollouts.view import change, frame, where
 from inferway_cli.rollouts.watch import Watch
 
 NOT_SUCCEEDED = 3
-"""Exit code of `watch` when the rollout was rolled back or failed."""
+"""Exit code of `watch` when the rollout was rolled back or failed; a shadow fails if its answers differ."""
 ALL = "-"
 Rollout = rollouts_pb2.Rollout
 Strategy = Literal["canary", "blue-green", "shadow"]
@@ -150,8 +150,9 @@ def watch(
 ) -> None:
     """Watch a rollout until it ends: weights, figures of both versions, evidence, and what happens next and why.
 
-    Exits with 0 if it succeeded and with 3 if it was rolled back or failed. Ctrl-C
-    ends the watching, and not the rollout. Without a terminal there are plain lines.
+    Exits with 0 if it succeeded and with 3 if it was rolled back or failed, as a
+    shadow does whose answers differ. Ctrl-C ends the watching, and not the rollout.
+    Without a terminal there are plain lines.
     A paused rollout waits for somebody, and so does this, unless `--until paused`.
 
     Examples:
@@ -162,7 +163,9 @@ def watch(
 
 
 def list_rollouts(
-    endpoint: Annotated[str, typer.Argument(metavar="[ENDPOINT]", help="Without it: of all endpoints.")] = ALL,
+    endpoint: Annotated[
+        str, typer.Argument(metavar="[ENDPOINT]", show_default=False, help="Without it: of all endpoints.")
+    ] = ALL,
     registry: RegistryOption = DEFAULT_REGISTRY,
     as_json: JsonFlag = False,
 ) -> None:

@@ -15,7 +15,7 @@ def step(rollout: Rollout, blue_green: BlueGreen, facts: Facts, judgement: Judge
     All users are switched at once when enough pairs were compared and it is not refuted that enough of them agree. If
     it is refuted, a person decides: the candidate may answer otherwise on purpose.
     """
-    if judgement.verdict is Verdict.CONTINUE and facts.gateways:
+    if judgement.verdict is Verdict.CONTINUE and facts.served:
         pairs, _ = judging.pairs_of(rollout, facts)
         if judging.agreement_verdict(pairs, blue_green.mirror) is Verdict.HARM:
             return rollout.to(State.PAUSED, facts.now, words.disagreement(rollout, pairs, blue_green.mirror))

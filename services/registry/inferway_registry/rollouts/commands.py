@@ -15,6 +15,18 @@ from inferway_registry.rollouts.rollout import Rollout, State, Thresholds
 from inferway_registry.rollouts.spec import Canary, Shadow
 
 _PAUSABLE = (State.PREPARING, State.RUNNING, State.BAKING)
+_SOON = "It can be in some seconds, when it prepares or bakes; it can be aborted at any time."
+_NOT_PAUSED = "It is not paused, and goes on by itself."
+_NOT_LOADED = (
+    "Its version is not loaded yet: promote it by one step to go on without a baseline, and all the way once it runs."
+)
+_NO_TRAFFIC = "A shadow moves no traffic: wait for its verdict, or abort it and begin a canary."
+_OVER = {
+    State.ROLLING_BACK: "It goes back: wait until it has ended, and retry it then.",
+    State.ROLLED_BACK: "It has ended: retry it, or begin another one.",
+    State.FAILED: "It has ended: retry it, or begin another one.",
+    State.SUCCEEDED: "It has ended: begin another one.",
+}
 
 
 def begin(rollout: Rollout, principal: str) -> Rollout:
@@ -27,14 +39,14 @@ def pause(rollout: Rollout, now: datetime, principal: str) -> Rollout:
     if rollout.state is State.PAUSED:
         return rollout
     if rollout.state not in _PAUSABLE:
-        raise _refused(rollout, "paused")
+        raise _refused(rollout, "paused", _SOON)
     return rollout.to(State.PAUSED, now, "Paused by hand.", principal)
 
 
 def resume(rollout: Rollout, now: datetime, principal: str) -> Rollout:
     """Goes on where it was paused; the time of its step begins anew."""
     if rollout.paused_from is None:
-        raise _refused(rollout, "resumed")
+        raise _refused(rollout, "resumed", _NOT_PAUSED)
     return rollout.to(rollout.paused_from, now, "Resumed by hand.", principal)
 
 
@@ -55,7 +67,7 @@ def promote(rollout: Rollout, now: datetime, principal: str, *, full: bool = Fal
             return moves.promote(rollout, now, words.BY_HAND, principal)
         case State.BAKING, _:
             return rollout.to(State.SUCCEEDED, now, words.ended_by_hand(rollout), principal)
-    raise _refused(rollout, "promoted")
+    raise _refused(rollout, "promoted", _NO_TRAFFIC if isinstance(rollout.spec.strategy, Shadow) else _NOT_LOADED)
 
 
 def abort(rollout: Rollout, now: datetime, principal: str, reason: str = "") -> Rollout:
@@ -78,6 +90,8 @@ def _without_baseline(rollout: Rollout, now: datetime, principal: str) -> Rollou
     return unwatched.to(State.PREPARING, now, words.not_watched(rollout), principal)
 
 
-def _refused(rollout: Rollout, done: str) -> RolloutState:
-    why = "it has ended" if not rollout.active else f"it is {rollout.state.name}"
-    return RolloutState(f"{rollout.name} cannot be {done}: {why}", rollout=rollout.name, state=rollout.state.name)
+def _refused(rollout: Rollout, done: str, instead: str) -> RolloutState:
+    """`instead` is what is to be done while it goes on."""
+    state = rollout.state.name
+    problem = f"{rollout.name} cannot be {done} while it is {state}. {_OVER.get(rollout.state, instead)}"
+    return RolloutState(problem, rollout=rollout.name, state=state)

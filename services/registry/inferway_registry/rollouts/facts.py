@@ -77,6 +77,11 @@ class Facts:
     """Since the registry that looks has started."""
 
     @property
+    def served(self) -> bool:
+        """Some worker has the candidate ready, and some gateway tells what its users meet."""
+        return self.holders > 0 and self.gateways > 0
+
+    @property
     def everybody_had_time(self) -> bool:
         """Who lives has reported to this registry: what it has not heard is silence, and not its own absence."""
         return self.listened_seconds >= LISTEN_SECONDS

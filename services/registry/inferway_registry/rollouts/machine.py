@@ -76,9 +76,9 @@ def _running(rollout: Rollout, facts: Facts, judgement: Judgement) -> Rollout:
 
 
 def _baking(rollout: Rollout, facts: Facts, judgement: Judgement) -> Rollout:
-    """A bake ends by its time, if gateways report: evidence of harm that nobody hears would be let go with the arm."""
+    """A bake ends by its time, if the candidate is served and somebody tells how: the stable version is let go then."""
     seconds, bake = rollout.seconds_in_state(facts.now), rollout.spec.bake_seconds
-    if seconds >= bake and facts.gateways:
+    if seconds >= bake and facts.served:
         return rollout.to(State.SUCCEEDED, facts.now, words.succeeded(rollout))
     if seconds >= moves.patience(bake):
         return moves.give_up(rollout, facts, words.inconclusive(facts, judgement, seconds))

@@ -48,6 +48,8 @@ def _running(rollout: Rollout, facts: Facts) -> str:
             held = f"{words.span(hold)} ({_left(rollout, facts, hold)} to go)"
             goes_on = f"Ends after {held}, when {_pairs(rollout, facts, mirror, min_pairs)}; no traffic is moved."
             limit = moves.patience(hold)
+    if not facts.holders:
+        goes_on = f"Waits until a worker has {words.version(rollout.spec.candidate)} ready. {goes_on}"
     gives_up = "rolls back" if rollout.spec.on_inconclusive is OnInconclusive.ROLL_BACK else "pauses"
     return f"{goes_on} If too little is seen it {gives_up} in {_left(rollout, facts, limit)}."
 

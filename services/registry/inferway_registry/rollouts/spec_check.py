@@ -73,6 +73,8 @@ def _check_judging(judging: Judging, field: str) -> None:
 
 
 def _check_matches(spec: Spec, field: str) -> None:
+    if spec.match and isinstance(spec.strategy, Shadow):
+        raise InvalidField.at(field, "nobody gets the answers of a shadow; leave this out, or choose another strategy")
     if len(spec.match) > MAX_MATCHES:
         raise InvalidField.at(field, f"{len(spec.match)} matches; expected at most {MAX_MATCHES}")
     for index, match in enumerate(spec.match):

@@ -14,12 +14,16 @@ from inferway_registry.rollouts.spec import Canary, Mirror
 from inferway_registry.rollouts.thresholds import percentile_us
 
 BY_HAND = "Promoted by hand."
+FAILS = "Verdict: fails. It fails where the stable version does not."
+DIFFERS = "Verdict: differs. Too few answers agree."
+AGREES = "Verdict: agrees. Enough answers agree."
+UNDECIDED = "Verdict: undecided. It is not known whether enough answers agree."
 _MINUTE, _HOUR = 60, 3600
 
 
 def version(of: tuple[str, int]) -> str:
-    """`digits v2`."""
-    return f"{of[0]} v{of[1]}"
+    """`digits/2`, as commands take it."""
+    return f"{of[0]}/{of[1]}"
 
 
 def percent(basis_points: int) -> str:
@@ -136,7 +140,8 @@ def ended_by_hand(rollout: Rollout) -> str:
 
 def inconclusive(facts: Facts, judgement: Judgement, seconds: float) -> str:
     """When too little was seen for too long."""
-    why = judgement.sentence if facts.gateways else "No gateway reports."
+    why = judgement.sentence if facts.holders else "No worker has the candidate ready."
+    why = why if facts.gateways else "No gateway reports."
     return f"no data: nothing could be said in {span(seconds)}. {why}"
 
 
@@ -150,16 +155,11 @@ def disagreement(rollout: Rollout, pairs: Pairs, mirror: Mirror) -> str:
     return f"{version(rollout.spec.candidate)} answers otherwise. {agreement(pairs, mirror)}"
 
 
-def compared(pairs: Pairs, mirror: Mirror, judgement: Judgement) -> str:
-    """The verdict on a shadow: agreement, errors, latency."""
-    lower, upper = confidence.bounds(pairs.pairs, pairs.agreeing)
-    verdict = "It is not decided whether enough answers agree"
-    if lower >= mirror.min_agreement:
-        verdict = "Enough answers agree"
-    elif upper < mirror.min_agreement:
-        verdict = "Too few answers agree"
+def compared(verdict: str, pairs: Pairs, mirror: Mirror, judgement: Judgement) -> str:
+    """The verdict on a shadow, with what it rests on: agreement, errors, latency."""
     latency = f"{_p95(pairs.primary_latency)} before, {_p95(pairs.mirrored_latency)} now"
-    return f"{verdict}. {agreement(pairs, mirror)} {judgement.sentence} p95: {latency}. No traffic was moved."
+    errors = judgement.findings[0].sentence
+    return f"{verdict} {agreement(pairs, mirror)} {errors} p95: {latency}. No traffic was moved."
 
 
 def agreement(pairs: Pairs, mirror: Mirror) -> str:
