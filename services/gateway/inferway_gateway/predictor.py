@@ -35,8 +35,8 @@ _LARGE_BYTES = 64 * 1024
 
 
 Observe = Callable[[Endpoint, Decision, Envelope], Observer | None]
-"""Says who wants to know what becomes of a request: asked where chance has chosen an arm and a rollout drives the
-endpoint. Both are as they were when that was decided: those of a stream may be older than the weights of now."""
+"""Says who wants to know what becomes of a request: asked where chance has chosen between arms. Endpoint and decision
+are as they were then: those of a stream may be older than the weights of now."""
 
 
 class PredictorOptions(NamedTuple):
@@ -181,7 +181,7 @@ class Predictor:
         endpoint = decision.endpoint
         if endpoint is not None and endpoint.is_split:
             envelope.is_split = True
-            if endpoint.rollout is not None and decision.propensity and not endpoint.braked:
+            if decision.propensity and not endpoint.braked:
                 envelope.observer = self.observe(endpoint, decision, envelope)
         return envelope
 

@@ -46,6 +46,7 @@ from inferway_registry.rollout_servicer import RolloutServicer
 from inferway_registry.routing import RoutingBoard, RoutingSnapshot, take_snapshot
 from inferway_registry.servicer import RegistryServicer
 from inferway_registry.settings import RegistrySettings
+from inferway_registry.splits import Splits
 from inferway_registry.staging import Staging
 from inferway_registry.steady_clock import SteadyClock
 from inferway_registry.store.migrate import DatabaseTooNew
@@ -59,6 +60,8 @@ RECONCILE_SECONDS = 0.5
 """How soon what another registry on the database has changed is published here."""
 CONTROL_SECONDS = 0.5
 LEASE_CHECK_SECONDS = 0.5
+SPLIT_CHECK_SECONDS = 60.0
+"""How soon a wrong split is found that was told to another registry on the database."""
 EXPIRY_SECONDS = 60.0
 SWEEP_SECONDS = 3600.0
 
@@ -73,11 +76,14 @@ class Parts:
     """Set whenever the catalogue or the fleet has changed."""
     look: asyncio.Event
     """Set whenever a rollout may be able to go on."""
+    told: asyncio.Event
+    """Set whenever a gateway told of a split."""
     fleet: Fleet
     ledger: Ledger
     lookout: Lookout
     uploads: Uploads
     housekeeping: Housekeeping
+    splits: Splits
     routing: Broadcast[RoutingSnapshot]
 
 
@@ -100,7 +106,7 @@ async def running(settings: RegistrySettings, process: Process) -> AsyncIterator
 
 async def _build(settings: RegistrySettings, process: Process, store: Store) -> Parts:
     blobs = _open_blobs(settings)
-    changed, look = asyncio.Event(), asyncio.Event()
+    changed, look, told = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def on_change() -> None:
         changed.set()
@@ -120,11 +126,13 @@ async def _build(settings: RegistrySettings, process: Process, store: Store) -> 
         blobs=blobs,
         changed=changed,
         look=look,
+        told=told,
         fleet=fleet,
         ledger=ledger,
         lookout=Lookout(fleet, SteadyClock(now, process.clock)),
         uploads=Uploads(store, ledger, staging, blobs, options),
         housekeeping=Housekeeping(store, ledger, staging, blobs, orphan_age),
+        splits=Splits(store, told.set),
         routing=Broadcast(await take_snapshot(store, fleet), settings.max_watchers),
     )
 
@@ -151,6 +159,7 @@ def _background(parts: Parts) -> list[Repeating]:
     return [
         Repeating("reconcile", reconcile, RECONCILE_SECONDS, parts.changed),
         Repeating("rollouts", controller.run, CONTROL_SECONDS, parts.look),
+        Repeating("splits", parts.splits.look, SPLIT_CHECK_SECONDS, parts.told),
         Repeating("expire-leases", expire_leases, LEASE_CHECK_SECONDS),
         Repeating("expire-uploads", expire, EXPIRY_SECONDS),
         Repeating("sweep-blobs", sweep, SWEEP_SECONDS),
@@ -178,11 +187,11 @@ def _server(settings: RegistrySettings, process: Process, parts: Parts) -> Serve
     _add(server, endpoint_service_pb2.DESCRIPTOR, EndpointServicer(parts.store, parts.ledger))
     _add(server, rollout_service_pb2.DESCRIPTOR, RolloutServicer(parts.store, parts.ledger, parts.lookout))
     outcomes = Outcomes(parts.store, parts.lookout.now, parts.look.set)
-    _add(server, outcome_service_pb2.DESCRIPTOR, OutcomeServicer(outcomes))
+    _add(server, outcome_service_pb2.DESCRIPTOR, OutcomeServicer(outcomes, parts.splits))
     _add(server, fleet_service_pb2.DESCRIPTOR, FleetServicer(parts.fleet))
     _add(server, watch_service_pb2.DESCRIPTOR, watch)
     server.on_drain(parts.routing.close)
-    metrics.register(process.telemetry.registry, parts.routing, parts.fleet)
+    metrics.register(process.telemetry.registry, parts.routing, parts.fleet, parts.splits)
     return server
 
 

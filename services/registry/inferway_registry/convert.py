@@ -16,6 +16,7 @@ from inferway_chassis.routing_feed import digest_of
 from inferway_registry import manifest as manifests
 from inferway_registry.convert_config import read_labels, version_config, version_config_message
 from inferway_registry.convert_rollouts import directive_message, match_rule, match_rule_message, timestamp
+from inferway_registry.convert_splits import split_message
 from inferway_registry.endpoints import Wish, match_rules
 from inferway_registry.fleet import Report, VersionReport, Worker
 from inferway_registry.resources import (
@@ -38,6 +39,7 @@ from inferway_registry.resources import (
     etag,
 )
 from inferway_registry.routing import RoutingSnapshot
+from inferway_registry.split_check import SplitCheck
 from inferway_registry.uploads import Draft, Progress
 
 MAX_SALT_CHARACTERS = 64
@@ -201,8 +203,8 @@ def version_message(version: ModelVersion, standing: list[tuple[str, VersionRepo
     )
 
 
-def endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
-    """An endpoint, and what gateways do for the rollout that drives it."""
+def endpoint_message(endpoint: Endpoint, check: SplitCheck | None = None) -> pb.Endpoint:
+    """An endpoint, what gateways do for the rollout that drives it, and what was found of its split."""
     number = endpoint.next_number
     return pb.Endpoint(
         name=endpoint.name,
@@ -223,6 +225,7 @@ def endpoint_message(endpoint: Endpoint) -> pb.Endpoint:
         stream_policy=pb.StreamPolicy.ValueType(endpoint.stream_policy),
         match_rules=map(match_rule_message, match_rules(endpoint)),
         rollout=None if endpoint.rollout is None else directive_message(endpoint.rollout),
+        split=None if check is None else split_message(check),
     )
 
 

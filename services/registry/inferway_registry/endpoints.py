@@ -120,7 +120,7 @@ async def drive(change: Change, name: str, arms: tuple[Arm, ...], salt: str) -> 
 
 
 async def delete(change: Change, name: str, given_etag: str) -> None:
-    """Deletes an endpoint and its rollouts.
+    """Deletes an endpoint, its rollouts and all that was counted.
 
     Raises EndpointNotFound, EtagMismatch, RolloutActive, or ResourceInUse if a model has its name.
     """
@@ -169,6 +169,7 @@ async def _delete(change: Change, endpoint: Endpoint) -> None:
     check_not_driven(endpoint)
     for number in await change.rows.rollout_numbers(endpoint.endpoint):
         await delete_rollout(change, endpoint.endpoint, number)
+    await change.rows.delete_split_reports(endpoint.endpoint)
     await change.rows.delete_endpoint(endpoint.endpoint)
     change.deleted(endpoint.name, endpoint.revision)
 

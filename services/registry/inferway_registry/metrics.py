@@ -9,10 +9,12 @@ from prometheus_client import CollectorRegistry, Gauge
 from inferway_registry.fleet import Fleet
 from inferway_registry.rollouts.rollout import ENDS, State
 from inferway_registry.routing import RoutingSnapshot
+from inferway_registry.split_check import Mismatch
+from inferway_registry.splits import Splits
 from inferway_registry.watch import Broadcast
 
 
-def register(registry: CollectorRegistry, routing: Broadcast[RoutingSnapshot], fleet: Fleet) -> None:
+def register(registry: CollectorRegistry, routing: Broadcast[RoutingSnapshot], fleet: Fleet, splits: Splits) -> None:
     """Adds gauges that read their value when they are asked."""
     revision = Gauge("inferway_registry_revision", "Routing revision last published.", registry=registry)
     revision.set_function(lambda: routing.latest.revision)
@@ -20,6 +22,14 @@ def register(registry: CollectorRegistry, routing: Broadcast[RoutingSnapshot], f
     for state in State:
         if state not in ENDS:
             rollouts.labels(state.name.lower()).set_function(partial(_count, routing, state))
+    wrong = Gauge(
+        "inferway_registry_split_mismatches",
+        "Endpoints without a rollout whose units are not assigned, or not answered, as the weights say.",
+        ["mismatch"],
+        registry=registry,
+    )
+    for mismatch in (Mismatch.ASSIGNED, Mismatch.ANSWERED):
+        wrong.labels(mismatch.name.lower()).set_function(partial(splits.count, mismatch))
     workers = Gauge("inferway_registry_workers", "Workers whose lease holds.", registry=registry)
     workers.set_function(lambda: len(fleet.workers()))
     watchers = Gauge("inferway_registry_watchers", "Streams that follow the routing or the events.", registry=registry)

@@ -22,6 +22,7 @@ from tests.integration.registry.test_state import GIVEN, PUBLISHED, savedmodel_f
 from tests.integration.registry.test_watch import events, snapshot
 from tests.unit.registry.rollout_bench import registries
 from tests.unit.registry.test_controller import check_two
+from tests.unit.registry.test_splits import check_sums
 
 pytestmark = pytest.mark.postgres
 
@@ -79,10 +80,11 @@ async def test_state_and_stream_policies_are_kept_on_postgresql(start: Start, da
         assert changed.stream_policy == STREAM_POLICY_MIGRATE
 
 
-async def test_two_registries_on_postgresql_take_each_step_of_a_rollout_once(database_url: str):
+async def test_two_registries_on_postgresql_step_rollouts_once_and_count_splits_together(database_url: str):
     """Two processes with a database between them, and no lease: the case for which each step is decided anew."""
     async with registries(make_url(database_url), count=2) as (one, other):
         await check_two(one, other)
+        await check_sums(one, other)
 
 
 async def test_postgresql_permits_one_active_rollout_of_an_endpoint(database_url: str):

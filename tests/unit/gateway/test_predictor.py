@@ -88,6 +88,13 @@ async def test_what_chance_decided_in_a_rollout_is_observed() -> None:
     assert (envelope.arm, envelope.propensity, envelope.is_split) == ("v2", 10_000, True)
 
 
+async def test_what_chance_decided_without_a_rollout_is_observed_too() -> None:
+    """A split that somebody set by hand may be wrong like any other."""
+    bed = Bed(SPLIT)
+
+    assert bed.envelope(unit="u").observer is bed.observer
+
+
 async def test_what_is_refused_for_want_of_memory_has_met_no_version() -> None:
     """It would be a unit of its arm, and steps that wait for units would end though nobody was answered."""
     bed = Bed(DRIVEN)
@@ -99,10 +106,10 @@ async def test_what_is_refused_for_want_of_memory_has_met_no_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "number", "ring"), [(ALONE, 0, ""), (SPLIT, 0, ""), (DRIVEN, 1, ""), (DRIVEN, 0, "testers")]
+    ("endpoint", "number", "ring"), [(ALONE, 0, ""), (SPLIT, 1, ""), (DRIVEN, 1, ""), (DRIVEN, 0, "testers")]
 )
 async def test_nothing_else_is_observed(endpoint: Endpoint, number: int, ring: str) -> None:
-    """No rollout, or a caller who chose: neither says anything of the candidate by chance."""
+    """One arm, or a caller who chose: neither says anything of any arm by chance."""
     bed = Bed(endpoint)
     envelope = bed.envelope(number=number, unit="u", headers={"x-ring": ring})
 

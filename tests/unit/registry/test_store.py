@@ -76,7 +76,7 @@ async def test_an_older_database_keeps_what_it_has(url: URL):
         connection.exec_driver_sql("ALTER TABLE versions DROP COLUMN serving_options")
         connection.exec_driver_sql("ALTER TABLE endpoints DROP COLUMN stream_policy")
         connection.exec_driver_sql("ALTER TABLE endpoints DROP COLUMN match_rules")
-        for table in ("rollout_reports", "rollout_samples", "rollouts", "rollout_numbers"):
+        for table in ("split_reports", "rollout_reports", "rollout_samples", "rollouts", "rollout_numbers"):
             connection.exec_driver_sql(f"DROP TABLE {table}")
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '0001'")
         connection.exec_driver_sql("INSERT INTO models VALUES ('m', '2026-01-01 00:00:00.000000', 7)")

@@ -23,7 +23,7 @@ DEADLINE_SECONDS = 2.0
 
 
 class Reporter:
-    """Sends nothing while there is no rollout."""
+    """Sends nothing while there is neither a rollout nor a split."""
 
     def __init__(self, target: str, gateway: str, rollouts: Rollouts) -> None:
         """Reports to the registry at `target` (`host:port`); `gateway` names this process, new with every start."""
@@ -46,19 +46,23 @@ class Reporter:
                     await asyncio.sleep(PERIOD_SECONDS)
 
     async def _wait(self) -> None:
-        """Until there is news, or for a period; without rollouts only for news."""
+        """Until there is news, or for a period; if nothing is counted only for news."""
+        counts = self._rollouts.trials or self._rollouts.splits
         with suppress(TimeoutError):
-            async with asyncio.timeout(PERIOD_SECONDS if self._rollouts.trials else None):
+            async with asyncio.timeout(PERIOD_SECONDS if counts else None):
                 await self._news.wait()
         self._news.clear()
 
     async def _report(self, stub: OutcomeServiceStub) -> bool:
-        if not self._rollouts.trials:
+        trials, splits = self._rollouts.trials, self._rollouts.splits.grown()
+        if not trials and not splits:
             return True
         try:
-            await stub.ReportOutcomes(to_report(self._gateway, self._rollouts.trials), timeout=DEADLINE_SECONDS)
+            await stub.ReportOutcomes(to_report(self._gateway, trials, splits), timeout=DEADLINE_SECONDS)
         except grpc.aio.AioRpcError as error:
             self.failed += 1
             _LOG.info("the registry takes no report; counting goes on", extra={"cause": error.code().name})
             return False
+        for split, size in splits.items():
+            split.told(size)
         return True

@@ -1,4 +1,4 @@
-"""All rollouts in this gateway's routing table: begun and forgotten with it, whether or not the registry is there."""
+"""All rollouts and splits in this gateway's routing table: begun and forgotten with it, with the registry away, too."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 
 from inferway_gateway.envelope import Envelope, Observer
 from inferway_gateway.rollouts.mirror import Mirrors
+from inferway_gateway.rollouts.splits import Splits
 from inferway_gateway.rollouts.trial import Trial
 from inferway_gateway.rollouts.truce import Truce
 from inferway_gateway.routing import Decision, Endpoint, RoutingTable
@@ -31,6 +32,8 @@ class Rollouts:
         """
         self._brake, self._mirrors_of, self._is_away, self._random = brake, mirrors_of, is_away, random
         self._trials: dict[str, Trial] = {}
+        self.splits = Splits()
+        """Endpoints with several arms that no rollout drives."""
         self.on_news: Callable[[], None] = lambda: None
         """Called when the registry should hear at once: of other weights, or of a brake."""
         self.brakes = 0
@@ -42,18 +45,20 @@ class Rollouts:
         return self._trials.values()
 
     def apply(self, table: RoutingTable) -> None:
-        """Begins, follows and forgets rollouts as the registry's `table` says."""
+        """Begins, follows and forgets rollouts and splits as the registry's `table` says."""
         driven = [endpoint for endpoint in table.endpoints.values() if endpoint.rollout is not None]
         names = {endpoint.rollout.rollout for endpoint in driven if endpoint.rollout is not None}
         self._trials = {name: trial for name, trial in self._trials.items() if name in names}
         news = [self._follow(endpoint) for endpoint in driven]
-        if any(news):
+        if self.splits.apply(table) or any(news):
             self.on_news()
 
     def observe(self, endpoint: Endpoint, decision: Decision, envelope: Envelope) -> Observer | None:
         """Who wants to know what becomes of a request that chance gave an arm of `endpoint`, as it was then."""
         plan = endpoint.rollout
-        trial = self._trials.get(plan.rollout) if plan is not None else None
+        if plan is None:
+            return self.splits.observe(endpoint, decision)
+        trial = self._trials.get(plan.rollout)
         return None if trial is None else trial.meet(decision, envelope)
 
     def _follow(self, endpoint: Endpoint) -> bool:

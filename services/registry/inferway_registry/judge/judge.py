@@ -100,7 +100,7 @@ def _why(verdict: Verdict, findings: Iterable[Finding]) -> str:
 
 def _as_measured(phase: Phase) -> Phase:
     """With the share that the canary's newcomers had in place of the assigned one."""
-    return replace(phase, share=split.measured((phase.share, phase.canary.newcomers, phase.stable.newcomers)))
+    return replace(phase, share=split.measured(_arrivals(phase))[0])
 
 
 def _finding(plan: Plan, metric: Metric, phases: Sequence[Phase]) -> Finding:
@@ -186,10 +186,15 @@ def _seen_share(share: float, canary: Sequence[int], stable: Sequence[int]) -> f
 
 
 def _balance(plan: Plan, phases: Sequence[Phase]) -> Finding:
-    arrivals = [(phase.share, phase.canary.newcomers, phase.stable.newcomers) for phase in phases]
-    evidence, threshold = split.log_e(arrivals), -log(plan.split_alpha)
+    evidence, threshold = split.log_e(map(_arrivals, phases)), -log(plan.split_alpha)
     verdict = Verdict.MISMATCH if evidence >= threshold else Verdict.CONTINUE
-    return Finding("split", verdict, evidence, threshold, wording.split(arrivals, evidence, threshold))
+    tallies = [(phase.share, phase.canary.newcomers, phase.stable.newcomers) for phase in phases]
+    return Finding("split", verdict, evidence, threshold, wording.split(tallies, evidence, threshold))
+
+
+def _arrivals(phase: Phase) -> split.Arrivals:
+    """The canary's first."""
+    return (phase.share, phase.canary.newcomers), (1 - phase.share, phase.stable.newcomers)
 
 
 def _enough(plan: Plan, phases: Sequence[Phase]) -> Finding:

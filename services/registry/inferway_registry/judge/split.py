@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import lgamma, log
+from collections.abc import Iterable, Sequence
+from math import exp, lgamma, log
 
 PRIOR_UNITS = 50
-"""How strongly the alternatives keep to the assigned share: as if so many units had been seen at it."""
+"""How strongly the alternatives keep to the assigned shares: as if so many units had been seen at them."""
 
-Arrivals = tuple[float, int, int]
-"""The canary's share, its units, and those of the stable arm."""
+Arrivals = Sequence[tuple[float, int]]
+"""Of each arm its share, all of which add up to 1, and its units."""
 
 
-def log_e(arrivals: Iterable[Arrivals]) -> float:
-    """The natural logarithm of the evidence (e-value) against "each unit is the canary's with probability `share`".
+def log_e(settings: Iterable[Arrivals]) -> float:
+    """The natural logarithm of the evidence (e-value) against "each unit is an arm's with the chance of its share".
 
-    For c units of n, with share p and q = 1 - p, the marginal likelihood of a Beta(50p, 50q) share over that of p:
+    For n_i units of arm i with share p_i, n in all, it is the marginal likelihood of shares that are drawn from a
+    Dirichlet(50p) distribution, over that of p:
 
-        B(50p + c, 50q + n - c) / B(50p, 50q) / (p**c * q**(n - c))
+        G(50) / G(50 + n) * prod(G(50p_i + n_i) / G(50p_i) / p_i ** n_i), with the gamma function G
 
-    and the product over settings of the weights. Like the evidence of `ratio` it may be looked at any time.
+    and the product over settings of the weights; a setting that leaves one arm everything says nothing. Like the
+    evidence of `ratio` it may be looked at any time.
 
     Source: M. Lindon, A. Malek, "Anytime-valid inference for multinomial count data", NeurIPS 2022, section 3 (the
-    Dirichlet-multinomial test of sample ratios), with two arms.
+    Dirichlet-multinomial test of sample ratios).
     """
-    return sum(_of_one(*arrival) for arrival in arrivals if 0 < arrival[0] < 1)
+    return sum(_of_one(arrivals) for arrivals in settings if all(0 < share < 1 for share, _ in arrivals))
 
 
-def measured(arrivals: Arrivals) -> float:
-    """The canary's share as units arrived: the mean of the Beta distribution above after them; the assigned if none."""
-    share, canary, stable = arrivals
-    return (PRIOR_UNITS * share + canary) / (PRIOR_UNITS + canary + stable)
+def log_mean(logs: Sequence[float]) -> float:
+    """The natural logarithm of the mean of what these, at least one, are logarithms of.
+
+    It is evidence again, whatever those that it is made of have in common: they may be about the same units.
+
+    Source: V. Vovk, R. Wang, "E-values: calibration, combination and applications", Annals of Statistics 2021,
+    section 3.
+    """
+    most = max(logs)
+    return most + log(sum(exp(each - most) for each in logs) / len(logs))
 
 
-def _of_one(share: float, canary: int, stable: int) -> float:
-    one, other = PRIOR_UNITS * share, PRIOR_UNITS * (1 - share)
-    marginal = _log_beta(one + canary, other + stable) - _log_beta(one, other)
-    return marginal - canary * log(share) - stable * log(1 - share)
+def measured(arrivals: Arrivals) -> list[float]:
+    """The shares as units arrived: the mean of the Dirichlet distribution above after them; the assigned if none."""
+    units = sum(units for _, units in arrivals)
+    return [(PRIOR_UNITS * share + own) / (PRIOR_UNITS + units) for share, own in arrivals]
 
 
-def _log_beta(one: float, other: float) -> float:
-    return lgamma(one) + lgamma(other) - lgamma(one + other)
+def _of_one(arrivals: Arrivals) -> float:
+    found, total = lgamma(PRIOR_UNITS), 0
+    for share, units in arrivals:
+        prior = PRIOR_UNITS * share
+        found += lgamma(prior + units) - lgamma(prior) - units * log(share)
+        total += units
+    return found - lgamma(PRIOR_UNITS + total)

@@ -16,14 +16,14 @@ def events(metric: Rate, tallies: Sequence[Tally], log_e: float, threshold: floa
     if not any(canary or stable for _, canary, stable in tallies):
         return f"{metric.name}: none so far."
     harm = "harm" if metric.margin == 1 else f"more than {metric.margin:g} times as many as on the stable arm"
-    return f"{metric.name}: {_had(tallies)}; evidence of {harm} is {_odds(log_e)}, {_odds(threshold)} would be enough."
+    return f"{metric.name}: {_had(tallies)}; evidence of {harm} is {odds(log_e)}, {odds(threshold)} would be enough."
 
 
 def not_inferior(metric: Rate, tallies: Sequence[Tally], log_e: float, threshold: float) -> str:
     """On a metric that is proven to be well."""
     return (
         f"{metric.name}: {_had(tallies)}; evidence of fewer than {metric.not_inferior:g} times the stable arm's is "
-        f"{_odds(log_e)}, {_odds(threshold)} was enough."
+        f"{odds(log_e)}, {odds(threshold)} was enough."
     )
 
 
@@ -38,13 +38,13 @@ def shifted(metric: Drift, bin_number: int, tallies: Sequence[Tally], log_e: flo
     """On an output that differs between the arms."""
     return (
         f"{metric.name}: outputs differ between the arms, most in bin {bin_number}, where {_had(tallies)}; evidence "
-        f"of a shift beyond {metric.margin:g} times is {_odds(log_e)}, {_odds(threshold)} was enough."
+        f"of a shift beyond {metric.margin:g} times is {odds(log_e)}, {odds(threshold)} was enough."
     )
 
 
 def alike(metric: Drift, log_e: float, threshold: float) -> str:
     """On an output that seems the same on both arms."""
-    return f"{metric.name}: evidence of a shift of outputs is {_odds(log_e)}, {_odds(threshold)} would be enough."
+    return f"{metric.name}: evidence of a shift of outputs is {odds(log_e)}, {odds(threshold)} would be enough."
 
 
 def few_outputs(metric: Drift, canary: int, needed: int) -> str:
@@ -54,7 +54,7 @@ def few_outputs(metric: Drift, canary: int, needed: int) -> str:
 
 def split(arrivals: Sequence[Tally], log_e: float, threshold: float) -> str:
     """On how units were split."""
-    return f"split: {_had(arrivals)}; evidence of a wrong split is {_odds(log_e)}, {_odds(threshold)} would be enough."
+    return f"split: {_had(arrivals)}; evidence of a wrong split is {odds(log_e)}, {odds(threshold)} would be enough."
 
 
 def units(canary: int, needed: int, *, silent: bool) -> str:
@@ -71,7 +71,7 @@ def _had(tallies: Sequence[Tally]) -> str:
     return f"the candidate had {canary:,} of {total:,}, its share would be {expected:,.1f}"
 
 
-def _odds(log_e: float) -> str:
+def odds(log_e: float) -> str:
     """Evidence as odds; a power of ten where it is large."""
     if log_e > log(_PLAIN_ODDS):
         return f"10^{log_e / log(10):,.0f} to 1"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
+from dataclasses import astuple
 from typing import Any
 
 from inferway.datatypes import Datatype
@@ -20,6 +21,7 @@ from inferway_registry.resources import (
     VersionPolicy,
 )
 from inferway_registry.rollouts.spec import HeaderMatch
+from inferway_registry.split_check import ArmCount, Counts
 
 Json = dict[str, Any]
 
@@ -113,6 +115,16 @@ def rules_to_json(rules: Iterable[MatchRule]) -> list[Json]:
 def rules_from_json(value: list[Json]) -> tuple[MatchRule, ...]:
     """Inverse of `rules_to_json`."""
     return tuple(MatchRule(HeaderMatch(r["header"], r["value"], r["is_prefix"]), r["arm"]) for r in value)
+
+
+def counts_to_json(counts: Counts) -> Json:
+    """Numbers in the order of their fields, by arm."""
+    return {arm: list(astuple(count)) for arm, count in counts.items()}
+
+
+def counts_from_json(value: Json) -> Counts:
+    """Inverse of `counts_to_json`."""
+    return {arm: ArmCount(*count) for arm, count in value.items()}
 
 
 def _binding_to_json(binding: StateBinding) -> Json:

@@ -26,6 +26,7 @@ from inferway_registry.resources import (
     VersionState,
 )
 from inferway_registry.rollouts.rollout import Rollout
+from inferway_registry.split_check import Counts
 from inferway_registry.store import codec, rollout_codec, schema
 
 _IN_CHUNK = 500
@@ -180,6 +181,12 @@ class Reader:
         table = schema.rollout_reports
         query = select(table.c.gateway).where(table.c.endpoint == endpoint, table.c.number == number)
         return {row.gateway for row in await self._rows(query)}
+
+    async def split_reports(self, endpoint: str, generation: int) -> dict[str, Counts]:
+        """What gateways have counted of an endpoint under its weights of that generation."""
+        table = schema.split_reports
+        query = select(table).where(table.c.endpoint == endpoint, table.c.generation == generation)
+        return {row.gateway: codec.counts_from_json(row.arms) for row in await self._rows(query)}
 
     async def samples(self, endpoint: str, number: int) -> list[bytes]:
         """How a rollout's figures went, first to last."""

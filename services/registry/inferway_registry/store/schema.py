@@ -179,6 +179,16 @@ rollout_samples = Table(
 )
 """How the figures of a rollout went."""
 
+split_reports = Table(
+    "split_reports",
+    metadata,
+    Column("endpoint", String(63), primary_key=True),
+    Column("gateway", String(64), primary_key=True),
+    Column("generation", BigInteger, nullable=False),
+    Column("arms", JSON, nullable=False),
+)
+"""What each process of a gateway has counted of an endpoint without a rollout, as it last said."""
+
 uploads = Table(
     "uploads",
     metadata,

@@ -14,6 +14,7 @@ from sqlalchemy import ColumnElement, Table, delete, insert, select, update
 
 from inferway_registry.resources import Action, Alias, Endpoint, Event, Model, ModelVersion, Upload
 from inferway_registry.rollouts.rollout import Rollout
+from inferway_registry.split_check import Counts
 from inferway_registry.store import codec, rollout_codec, schema
 from inferway_registry.store.reader import GatewayReport, Reader
 
@@ -179,6 +180,17 @@ class Writer(Reader):
         row = {"endpoint": endpoint, "number": number, **asdict(report)}
         of_rollout = (table.c.endpoint == endpoint) & (table.c.number == number)
         await self._replace(table, of_rollout & (table.c.gateway == report.gateway), [row])
+
+    async def put_split_report(self, endpoint: str, gateway: str, generation: int, counts: Counts) -> None:
+        """Puts what a gateway has counted in the place of its last report; those of other generations go."""
+        table = schema.split_reports
+        row = {"endpoint": endpoint, "gateway": gateway, "generation": generation, "arms": codec.counts_to_json(counts)}
+        outdated = (table.c.gateway == gateway) | (table.c.generation != generation)
+        await self._replace(table, (table.c.endpoint == endpoint) & outdated, [row])
+
+    async def delete_split_reports(self, endpoint: str) -> None:
+        """Deletes what was counted of an endpoint."""
+        await self._delete(schema.split_reports, schema.split_reports.c.endpoint == endpoint)
 
     async def add_sample(self, endpoint: str, number: int, sampled_at: datetime, sample: bytes) -> None:
         """Adds a sample of a rollout's figures."""
