@@ -53,7 +53,7 @@ def test_compose_uses_nothing_that_docker_compose_1_29_refuses():
     assert COMPOSE.keys() <= {"services", "volumes", "x-service"}
 
 
-@pytest.mark.parametrize("name", COMPOSE["services"].keys() - set(SERVICES))
+@pytest.mark.parametrize("name", sorted(COMPOSE["services"].keys() - set(SERVICES)))
 def test_a_foreign_image_is_pinned_and_behind_the_profile(name: str):
     """`docker compose up` must start three services, and the same ones next year."""
     service = COMPOSE["services"][name]
