@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,8 @@ from inferway.status import from_status
 from inferway.type.v1.tensor_pb2 import Tensor
 from inferway.worker.v1.worker_service_pb2 import LOAD_STATE_READY, Envelope
 from tests.integration.gateway.accumulator import accumulate, accumulator, item, number, sum_endpoint, sum_of
-from tests.integration.gateway.conftest import Bed
+from tests.integration.gateway.conftest import Bed, gateway, settings_for
+from tests.integration.gateway.fake_registry import FakeRegistry
 from tests.integration.gateway.fake_worker import FakeWorker
 from tests.integration.gateway.requests import predict_request, refusal_of, tensor
 
@@ -282,6 +284,25 @@ async def test_whoever_resumes_a_session_last_has_it(summing: Bed) -> None:
     assert sum_of(await result(second)) == 11
     await second.write(item(2))
     assert sum_of(await result(second)) == 13
+
+
+async def test_a_gateway_that_is_not_alone_promises_no_return(
+    registry: FakeRegistry, worker: FakeWorker, tmp_path: Path
+) -> None:
+    """Its client would come back to another one, which knows nothing of the session."""
+    worker.compute = accumulate
+    await add_version(worker, V1)
+    settings = settings_for(tmp_path, registry.target, share_port=True)
+    async with gateway(settings, registry, worker) as bed:
+        await bed.publish(accumulator(), endpoints=[sum_endpoint()])
+        await bed.until_health_is("model/sum", serving=True)
+        call, opening = await opened(bed, resumable=True)
+        await call.write(item(1))
+        answer = await result(call)
+        call.cancel()
+
+    assert sum_of(answer) == 11
+    assert (opening.session.resume_token, opening.session.model_version) == ("", V1)
 
 
 @pytest.mark.parametrize("token", ["", "no such token", "x" * 100_000])

@@ -186,6 +186,7 @@ async def test_a_stream_must_begin_with_open_and_open_once(bed: Bed) -> None:
         ({"target": pb.Target(endpoint="echo", version=9)}, "VERSION_NOT_FOUND"),
         ({"output_names": ["z"]}, "UNKNOWN_OUTPUT"),
         ({"max_in_flight": -1}, "INVALID_FIELD"),
+        ({"order": 3}, "INVALID_FIELD"),
     ],
 )
 async def test_an_opening_that_cannot_work_ends_the_stream(bed: Bed, fields: dict[str, Any], reason: str) -> None:

@@ -87,6 +87,8 @@ class StreamOpener:
         opening = first.open
         if opening.max_in_flight < 0:
             raise InvalidField.at("open.max_in_flight", "must not be negative")
+        if opening.order not in pb.ResultOrder.values():
+            raise InvalidField.at("open.order", f"{opening.order} is no order")
         if not 0 <= opening.max_results_per_message <= MAX_RESULTS_PER_MESSAGE:
             raise InvalidField.at("open.max_results_per_message", f"expected 0 to {MAX_RESULTS_PER_MESSAGE}")
         if opening.HasField("resume") and not opening.acknowledges_results:
