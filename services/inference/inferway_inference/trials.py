@@ -217,10 +217,14 @@ def choose(trials: Sequence[Trial]) -> Way | None:
     best = {way: max(one.rows_per_second for one in trials if one.way == way) for way in _ways(trials)}
     if not best:
         return None
-    in_doubt = min(trial.slowed for trial in trials) >= BUSY
-    enough = (GOOD_IN_DOUBT if in_doubt else ABOUT_AS_GOOD) * max(best.values())
-    good = [way for way, rate in best.items() if rate >= enough]
-    return min(good, key=lambda way: (-way.callers if in_doubt else way.callers, _single(way, trials)))
+    if min(trial.slowed for trial in trials) >= BUSY:
+        return max(_good(best, GOOD_IN_DOUBT), key=lambda way: (way.callers, best[way]))
+    return min(_good(best, ABOUT_AS_GOOD), key=lambda way: (way.callers, _single(way, trials)))
+
+
+def _good(best: Mapping[Way, float], share: float) -> list[Way]:
+    enough = share * max(best.values())
+    return [way for way, rate in best.items() if rate >= enough]
 
 
 def _ways(trials: Iterable[Trial]) -> list[Way]:
