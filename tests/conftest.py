@@ -19,11 +19,9 @@ from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
 
 MODELS = ("tiny", "shout", "fixed", "fussy", "mixed", "affine", "accumulator")
-CONFIGS = {
-    "accumulator": resources_pb2.VersionConfig(
-        state=[resources_pb2.StateBinding(input="state", output="next_state", shape=[1])]
-    )
-}
+OWN_PROCESS = frozenset({"tiny", "affine"})
+"""The others share one, since each process takes TensorFlow four seconds to start."""
+STATE = {"accumulator": [resources_pb2.StateBinding(input="state", output="next_state", shape=[1])]}
 
 
 EXIT_SECONDS = 30.0
@@ -77,7 +75,9 @@ def stack(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with Stack(tmp_path_factory.mktemp("stack"), settings=settings) as running:
         for model in MODELS:
             alias = "champion" if model == "affine" else ""
-            publish(running.registry.target, model, saved_models / model, alias, CONFIGS.get(model))
+            isolation = resources_pb2.ISOLATION_PROCESS if model in OWN_PROCESS else resources_pb2.ISOLATION_GROUP
+            config = resources_pb2.VersionConfig(isolation=isolation, state=STATE.get(model))
+            publish(running.registry.target, model, saved_models / model, alias, config)
         for model in MODELS:
             running.gateway.wait_serving(f"model/{model}")
         yield running

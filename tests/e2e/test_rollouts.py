@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from inferway.registry.v1.resources_pb2 import ISOLATION_GROUP
 from tests.testbed.rollout_scenes import (
     Aborted,
     Arrived,
@@ -56,7 +57,7 @@ def results(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Res
         return Results(broken, slow, blank, doomed, aborted, good)
 
     with Stack(tmp_path_factory.mktemp("rollouts"), settings={"inference": WORKER_SETTINGS}) as running:
-        played = asyncio.run(play(Scene(running, saved_models, RATE, SHARE)))
+        played = asyncio.run(play(Scene(running, saved_models, RATE, SHARE, ISOLATION_GROUP)))
     print("", *played, sep="\n")
     return played
 

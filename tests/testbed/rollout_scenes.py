@@ -33,6 +33,8 @@ class Scene:
     """Calls a second on each endpoint."""
     share: int = 500
     """Of a bad candidate, in basis points."""
+    isolation: resources_pb2.Isolation.ValueType = resources_pb2.ISOLATION_UNSPECIFIED
+    """Of versions that leave their process alone: in a group all of them need TensorFlow once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,8 @@ def _work(process: psutil.Process) -> float:
 def _publish(scene: Scene, model: str, kind: str) -> str:
     target = scene.stack.registry.target
     if kind != "slow":
-        return publish(target, model, scene.models / kind).name
+        isolation = resources_pb2.ISOLATION_PROCESS if kind == "fatal" else scene.isolation
+        return publish(target, model, scene.models / kind, config=resources_pb2.VersionConfig(isolation=isolation)).name
     return publish(target, model, _slow_model(scene.stack.directory / "slow"), runtime=resources_pb2.RUNTIME_ONNX).name
 
 
