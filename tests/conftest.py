@@ -20,7 +20,7 @@ from tests.testbed.stack import Stack
 
 MODELS = ("tiny", "shout", "fixed", "fussy", "mixed", "affine", "accumulator")
 OWN_PROCESS = frozenset({"tiny", "affine"})
-"""The others share one, since each process takes TensorFlow four seconds to start."""
+"""The others share one, since TensorFlow takes each process a second of a processor to start."""
 STATE = {"accumulator": [resources_pb2.StateBinding(input="state", output="next_state", shape=[1])]}
 
 

