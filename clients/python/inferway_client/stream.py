@@ -59,7 +59,8 @@ class PredictionStream:
     """
 
     GRACE_SECONDS = 5.0
-    """A result may be this much later than its item's timeout before the stream is given up."""
+    """A result may be this much later than its item's timeout before the stream is given up. In a session also than the
+    last result that was taken: a server computes nothing while its client lacks too much."""
 
     def __init__(  # noqa: PLR0913 - its parts
         self,
@@ -83,6 +84,7 @@ class PredictionStream:
         self._sending = asyncio.Lock()
         self._changed = asyncio.Event()
         self._watched_until = float("inf")
+        self._taken_at = 0.0
         self._finished = False
         self._ledger: Ledger[pb.StreamItem, StreamResult] = Ledger(opening.resume.acknowledged_item)
         self._carrier = self._make_carrier()
@@ -236,6 +238,7 @@ class PredictionStream:
         await self._until(lambda: ledger.has_result or carrier.ended or not more())
         if ledger.has_result:
             result = ledger.take()
+            self._taken_at = self._now()
             carrier.taken()
             self._changed.set()
             return result
@@ -261,7 +264,8 @@ class PredictionStream:
             expiry = self._ledger.first_expiry(ordered=self._ordered)
             return float("inf") if expiry is None else expiry
         deadline = self._ledger.first_deadline
-        return float("inf") if deadline is None else max(deadline, connected_at) + self.GRACE_SECONDS
+        went_on_at = connected_at if self._carrier.session is None else max(connected_at, self._taken_at)
+        return float("inf") if deadline is None else max(deadline, went_on_at) + self.GRACE_SECONDS
 
     def _overdue(self) -> None:
         if self._carrier.connected_at is not None:

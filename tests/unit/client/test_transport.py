@@ -194,6 +194,36 @@ async def test_an_overdue_answer_ends_the_wait():
             await anext(stream)
 
 
+async def test_a_caller_that_pauses_for_long_still_gets_every_result_of_its_session(monkeypatch: pytest.MonkeyPatch):
+    """A gateway computes nothing while too much is not taken: what is late because of that is not lost."""
+
+    async def wait_for_acknowledgements(requests: Requests, context: object) -> Responses:
+        await anext(requests)
+        message = opened()
+        message.opened.heartbeat_interval.seconds = 3600
+        message.opened.session.resume_token = "secret"
+        yield message
+        await anext(requests)
+        first, second, third = (prediction_service_pb2.StreamResult(id=number) for number in (1, 2, 3))
+        together = prediction_service_pb2.StreamResults(results=[first, second])
+        yield prediction_service_pb2.StreamPredictResponse(results=together)
+        async for request in requests:
+            if request.acknowledge.results == 2:
+                yield prediction_service_pb2.StreamPredictResponse(result=third)
+
+    async with (
+        server(STREAM, streaming(wait_for_acknowledgements)) as target,
+        Client(target) as client,
+        client.stream("affine") as stream,
+    ):
+        for _ in range(3):
+            await stream.send(X)
+        await anext(stream)
+        loop = asyncio.get_running_loop()
+        monkeypatch.setattr(loop, "time", lambda before=loop.time: before() + 60)
+        assert [(await anext(stream)).id for _ in range(2)] == [2, 3]
+
+
 async def test_a_server_from_before_sessions_gets_items_one_by_one_and_no_acknowledgements():
     """Clients are often newer than the gateway; it would end the stream."""
     kinds: list[str | None] = []
