@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +15,17 @@ from sqlalchemy.exc import IntegrityError
 
 from inferway.registry.v1.resources_pb2 import STREAM_POLICY_MIGRATE, Endpoint, VersionConfig, VersionPolicy
 from inferway_chassis.addresses import SettingsRefused
+from inferway_chassis.channel import open_channel
+from tests.integration.registry.client import Client
 from tests.integration.registry.conftest import Start
+from tests.integration.registry.rollouts import DIGITS_1, DIGITS_2, create, gateway, reached, two_versions
 from tests.integration.registry.test_endpoints import arms_of, update
 from tests.integration.registry.test_fleet import ready, report
 from tests.integration.registry.test_serving import OPTIONS, keep, tune
 from tests.integration.registry.test_state import GIVEN, PUBLISHED, savedmodel_files
 from tests.integration.registry.test_watch import events, snapshot
+from tests.testbed.ports import free_ports
+from tests.testbed.processes import ServiceProcess
 from tests.unit.registry.rollout_bench import registries
 from tests.unit.registry.test_controller import check_two
 from tests.unit.registry.test_splits import check_sums
@@ -103,3 +109,44 @@ async def test_a_database_that_cannot_be_reached_is_said_plainly(start: Start, t
     with pytest.raises(SettingsRefused, match="INFERWAY_REGISTRY_DATABASE_URL"):
         async with start(database_url=url):
             pass
+
+
+@pytest.mark.slow
+async def test_a_rollout_goes_on_when_one_of_two_registries_is_killed(database_url: str, tmp_path: Path):
+    """SIGKILL in the middle of a canary, which that one began: the other takes every step that is left, each once."""
+    with ExitStack() as ending:
+        one, other = (_process(tmp_path / name, database_url, ending) for name in ("one", "other"))
+        async with _client(one) as first, _client(other) as second:
+            await two_versions(first)
+            await report(second, "w0", ready(DIGITS_1, DIGITS_2))
+            await create(first)
+            async with gateway(second):
+                await reached(second, "RUNNING")
+                one.kill()
+                done = await reached(second, "SUCCEEDED")
+
+    weights = [each.candidate_weight_basis_points for each in done.transitions]
+    assert weights == [0, 0, 1000, 5000, 10_000, 10_000, 10_000]
+
+
+def _process(directory: Path, database_url: str, ending: ExitStack) -> ServiceProcess:
+    """A registry process on that database, which has the tables when this returns."""
+    (port,) = free_ports(1)
+    settings = {
+        "GRPC_ADDRESS": f"127.0.0.1:{port}",
+        "METRICS_ADDRESS": "",
+        "DATA_DIR": str(directory),
+        "DATABASE_URL": database_url,
+    }
+    environment = {f"INFERWAY_REGISTRY_{name}": value for name, value in settings.items()}
+    process = ServiceProcess("inferway_registry", f"127.0.0.1:{port}", environment, directory.with_suffix(".log"))
+    ending.callback(process.end)
+    process.start()
+    process.wait_serving()
+    return process
+
+
+@asynccontextmanager
+async def _client(process: ServiceProcess) -> AsyncIterator[Client]:
+    async with open_channel(process.target) as channel:
+        yield Client(channel, process.target)
