@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+from struct import pack
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ from inferway.registry.v1 import resources_pb2
 from inferway.status import from_status
 from inferway.worker.v1 import worker_service_pb2 as pb
 from inferway_inference.golden import FILE as GOLDEN
+from inferway_inference.recorded import FILE as RECORDED
+from inferway_inference.recorded import _prediction_log, masked_crc32c
+from inferway_inference.runner.priority import may_raise_again
 from inferway_inference.runtimes.fake import DEADLY, POISON
 from tests.integration.inference.conftest import Worker, fake_model, runners
 from tests.integration.inference.fake_registry import FakeRegistry, model_version
@@ -70,6 +74,19 @@ def golden(outputs: NDArray[np.float32]) -> dict[str, bytes]:
     content = io.BytesIO()
     np.savez(content, **{"inputs/x": np.ones((2, 4), "f4"), "outputs/y": outputs})  # type: ignore[arg-type]
     return {GOLDEN: content.getvalue()}
+
+
+def recording(**inputs: NDArray[np.float32]) -> bytes:
+    """A file of one request, as TensorFlow Serving records it; nobody reads the checksum of the content."""
+    message = _prediction_log()()
+    for name, values in inputs.items():
+        entry = message.predict_log.request.inputs.add(key=name).value
+        entry.dtype, entry.tensor_content = 1, values.tobytes()
+        for size in values.shape:
+            entry.tensor_shape.dim.add(size=size)
+    content: bytes = message.SerializeToString()
+    head = pack("<Q", len(content))
+    return head + pack("<I", masked_crc32c(head)) + content + bytes(4)
 
 
 @pytest.mark.parametrize(("isolation", "processes"), [(PROCESS, 1), (GROUP, 1), (INLINE, 0)])
@@ -202,6 +219,34 @@ async def test_a_version_that_fails_its_examples_does_not_replace_the_old_one(re
         assert isinstance(from_status(failed.error), errors.GoldenMismatch)
         assert "2.0 instead of 3.0 at [0, 0], and 7 more" in failed.error.message
         await doubles(gateway, 1)
+
+
+async def test_recorded_requests_are_run_before_a_version_is_ready(registry: FakeRegistry, worker: Worker):
+    """What the model really gets is what must not end it; here it does, and no caller meets that."""
+    deadly = np.full((1, 4), DEADLY, "f4")
+    await publish(registry, extra={RECORDED: recording(x=deadly)})
+    async with worker() as server, GatewaySide(f"127.0.0.1:{server.port}") as gateway:
+        failed = await gateway.ready(V1, pb.LOAD_STATE_FAILED)
+
+        assert "killed by SIGKILL" in failed.error.message
+
+
+@pytest.mark.skipif(not may_raise_again(), reason="who may not raise a priority again does not lower it")
+async def test_what_is_loaded_beside_others_lets_them_go_first(registry: FakeRegistry, worker: Worker):
+    """Callers of the old version must not notice that a new one comes; once it serves, it counts as much."""
+    await publish(registry)
+    async with worker(warmup_seconds=0.2) as server, GatewaySide(f"127.0.0.1:{server.port}") as gateway:
+        await gateway.ready(V1)
+        await doubles(gateway, 1)
+        slow = fake_model(factor=2, batch_seconds=0.01)
+        await registry.put(model_version(V2, slow), slow)
+        await gateway.ready(V2, pb.LOAD_STATE_WARMING)
+        beside = sorted(runner.nice() for runner in runners())
+        await gateway.ready(V2)
+        await doubles(gateway, 2, V2)
+
+        assert beside[0] == 0 < beside[1]
+        assert [runner.nice() for runner in runners()] == [0, 0]
 
 
 async def test_a_version_that_does_not_fit_is_refused_and_harms_nobody(registry: FakeRegistry, worker: Worker):
