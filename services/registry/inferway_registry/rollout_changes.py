@@ -47,7 +47,7 @@ async def require_rollout(rows: Reader, endpoint: str, number: int) -> Rollout:
     """The rollout, or the newest of its endpoint for number 0; raises RolloutNotFound."""
     found = await (rows.rollout(endpoint, number) if number else rows.newest_rollout(endpoint))
     if found is None:
-        wanted = names.rollout_name(endpoint, number) if number else f"a rollout of endpoint {endpoint!r}"
+        wanted = names.rollout_name(endpoint, number) if number else f"rollout of endpoint {endpoint!r}"
         raise RolloutNotFound(f"there is no {wanted}", endpoint=endpoint, rollout=number)
     return found
 

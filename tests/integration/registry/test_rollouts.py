@@ -265,7 +265,8 @@ async def test_validation_alone_begins_nothing(client: Client):
     assert (shown.name, shown.stable_version) == (FIRST, DIGITS_1)
     assert shown.spec.canary.steps[0].weight_basis_points == 1000
     assert await client.endpoint("digits") == before
-    assert type(await refusal(get(client))) is RolloutNotFound
+    missing = await refusal(get(client, "endpoints/digits/rollouts/-"))
+    assert (type(missing), missing.message) == (RolloutNotFound, "there is no rollout of endpoint 'digits'")
 
 
 async def test_what_cannot_begin_is_refused_by_its_field(client: Client):
