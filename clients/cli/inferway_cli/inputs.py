@@ -21,7 +21,7 @@ SYNTHETIC_INTEGERS = 10
 def read_inputs(arguments: Sequence[str], signature: Signature) -> dict[str, Array]:
     """Reads `name=JSON`, `name=@file.npy` or `name=@file.json` for each argument, in the signature's datatypes.
 
-    Raises typer.BadParameter for malformed values, CommandError for a file that cannot be read and for an input that
+    Raises typer.BadParameter for malformed arguments, CommandError for a file that cannot be read and for an input that
     the signature does not have.
     """
     specs = {spec.name: spec for spec in signature.inputs}
@@ -29,7 +29,7 @@ def read_inputs(arguments: Sequence[str], signature: Signature) -> dict[str, Arr
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals:
-            raise CommandError(f"--input {argument!r} has no '='; write {name}=[...] or {name}=@file.npy")
+            raise typer.BadParameter(f"--input {argument!r} has no '='; write {name}=[...] or {name}=@file.npy")
         if name not in specs:
             raise CommandError(f"the model has no input {name!r}; it takes {', '.join(specs)}")
         inputs[name] = _as_array(_read_values(name, text), specs[name])
