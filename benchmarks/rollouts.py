@@ -1,9 +1,9 @@
 """Rollouts under 200 calls a second, with real models and processes: `make rollouts`, two minutes.
 
-Bad candidates with 5 % of the calls, a good one that goes all the way, and copies to a version whose process is
-stopped. What is printed stands in docs/rollouts.md.
+Bad candidates with 5 % of the calls, a good one that goes all the way, another whose worker is killed meanwhile, and
+copies to a version whose process is stopped. What is printed stands in docs/rollouts.md.
 
-    python -m benchmarks.rollouts [broken slow blank fatal abort good shadow]
+    python -m benchmarks.rollouts [broken slow blank fatal abort good killed shadow]
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from tests.testbed.rollout_scenes import (
     bad_candidate,
     doomed_candidate,
     good_candidate,
+    killed_worker,
     stopped_shadow,
 )
 from tests.testbed.slow_model import WORKER_SETTINGS
@@ -32,6 +33,7 @@ SCENES: dict[str, Callable[[Scene], Awaitable[object]]] = {
     "fatal": doomed_candidate,
     "abort": aborted_candidate,
     "good": lambda scene: good_candidate(scene, ((500, 10.0), (2500, 10.0), (5000, 10.0))),
+    "killed": killed_worker,
     "shadow": lambda scene: stopped_shadow(scene, 8.0),
 }
 

@@ -19,7 +19,7 @@ from tests.testbed.publishing import publish
 from tests.testbed.rollouts import BACK, WIDTH, Callers, State, calling, canary, control, shadow
 from tests.testbed.stack import Stack
 
-SLOW_SECONDS = 0.2
+SLOW_SECONDS, QUICK_SECONDS = 0.2, 0.002
 MIN_UNITS = 50
 
 
@@ -118,6 +118,24 @@ class Arrived:
         return f"good: everything after {self.seconds:.1f} s, {dict(self.arms)} answers, failed calls {self.failures}"
 
 
+@dataclass(frozen=True, slots=True)
+class Survived:
+    """What became of a good candidate whose lone worker was killed, and came back with the stable version first."""
+
+    state: int
+    reason: str
+    failures: Mapping[str, int]
+    seconds_alone: float
+    """How long users of the stable version were answered again, and those of the candidate were not."""
+
+    def __str__(self) -> str:
+        """In one line."""
+        return (
+            f"its worker killed: the stable version was back {self.seconds_alone:.1f} s before it; "
+            f"{rollouts_pb2.Rollout.State.Name(self.state)}, failed calls {dict(self.failures)}. {self.reason}"  # type: ignore[arg-type]
+        )
+
+
 async def publish_pair(scene: Scene, endpoint: str, stable: str, candidate: str) -> tuple[str, str]:
     """Publishes both as versions of a model; its endpoint stays with the first. Returns their names."""
     first = await asyncio.to_thread(_publish, scene, endpoint, stable)
@@ -214,6 +232,26 @@ async def good_candidate(scene: Scene, steps: tuple[tuple[int, float], ...] = ((
     return Arrived(rollout.state, callers.failures, callers.arms(), callers.met[-1].arm, seconds)
 
 
+async def killed_worker(scene: Scene, seconds: float = 12.0) -> Survived:
+    """Half of all calls go to a good candidate that takes longer to load than the stable version."""
+    _, version = await publish_pair(scene, "killed", "quick", "affine")
+    async with (
+        control(scene.stack.registry.target) as registry,
+        calling(scene.stack.gateway.target, "killed", scene.rate) as callers,
+    ):
+        await callers.ends(int(scene.rate))
+        name = await registry.start("killed", canary(version, [(5000, seconds)], min_units=MIN_UNITS, output_margin=0))
+        await registry.until(name, {State.STATE_RUNNING}, timeout_seconds=120)
+        await callers.until_arm("v2")
+        await asyncio.to_thread(scene.stack.workers[0].kill)
+        killed_at = callers.now()
+        scene.stack.workers[0].start()
+        rollout = await registry.until(name, {State.STATE_SUCCEEDED, *BACK}, timeout_seconds=120)
+    later = [met for met in callers.met if met.begun > killed_at and met.arm]
+    back = {arm: min(met.ended for met in later if met.arm == arm) for arm in ("v1", "v2")}
+    return Survived(rollout.state, rollout.reason, callers.failures, back["v2"] - back["v1"])
+
+
 @contextmanager
 def _stopped(processes: Collection[psutil.Process]) -> Iterator[None]:
     """These are stopped while the body runs, or until their worker finds out and replaces them."""
@@ -234,14 +272,16 @@ def _work(process: psutil.Process) -> float:
 
 def _publish(scene: Scene, model: str, kind: str) -> str:
     target = scene.stack.registry.target
-    if kind != "slow":
+    seconds = {"slow": SLOW_SECONDS, "quick": QUICK_SECONDS}.get(kind)
+    if seconds is None:
         isolation = resources_pb2.ISOLATION_PROCESS if kind == "fatal" else scene.isolation
         return publish(target, model, scene.models / kind, config=resources_pb2.VersionConfig(isolation=isolation)).name
-    return publish(target, model, _slow_model(scene.stack.directory / "slow"), runtime=resources_pb2.RUNTIME_ONNX).name
+    folder = _idle_model(scene.stack.directory / kind, seconds)
+    return publish(target, model, folder, runtime=resources_pb2.RUNTIME_ONNX).name
 
 
-def _slow_model(folder: Path) -> Path:
-    """The line as affine draws it, after SLOW_SECONDS without a processor's work; workers need WORKER_SETTINGS."""
+def _idle_model(folder: Path, seconds: float) -> Path:
+    """The line as affine draws it, after so long without a processor's work; workers need WORKER_SETTINGS."""
     shape = (onnx_models.ROWS, WIDTH)
     graph = onnx_models.model(
         [helper.make_node("Identity", ["x"], ["y"])],
@@ -256,7 +296,7 @@ def _slow_model(folder: Path) -> Path:
         "operation": "affine",
         "factor": 2,
         "offset": 1,
-        "batch_seconds": SLOW_SECONDS,
+        "batch_seconds": seconds,
     }
     (folder / EXTRA).mkdir(exist_ok=True)
     (folder / EXTRA / FILE).write_text(json.dumps({"signatures": {"serving_default": signature}}))
