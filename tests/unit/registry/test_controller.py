@@ -454,14 +454,21 @@ async def test_one_rollout_that_cannot_be_read_does_not_hold_the_others(registry
     assert (begun.state, (await registry.rollout()).state) == (State.PENDING, State.PREPARING)
 
 
-async def test_operators_see_how_many_rollouts_are_where(registry: Registry):
-    """An alarm on paused rollouts needs their number."""
+async def test_operators_see_how_many_rollouts_are_where_and_how_far(registry: Registry):
+    """An alarm on paused rollouts needs their number, and a dashboard the share that a candidate has."""
     await registry.begin()
     figures, snapshot = CollectorRegistry(), await take_snapshot(registry.store, registry.fleet)
     metrics.register(figures, Broadcast(snapshot, 1), registry.fleet, Splits(registry.store, lambda: None))
 
     assert figures.get_sample_value("inferway_registry_rollouts", {"state": "pending"}) == 1
     assert figures.get_sample_value("inferway_registry_rollouts", {"state": "paused"}) == 0
+    of = {"rollout": "endpoints/digits/rollouts/1"}
+    assert figures.get_sample_value("inferway_registry_rollout_weight", of) == 0.0
+
+    await registry.command(lambda rollout, now, by: rollout.to(State.RUNNING, now, "so", by, weight=2500))
+    running, snapshot = CollectorRegistry(), await take_snapshot(registry.store, registry.fleet)
+    metrics.register(running, Broadcast(snapshot, 1), registry.fleet, Splits(registry.store, lambda: None))
+    assert running.get_sample_value("inferway_registry_rollout_weight", of) == 0.25
 
 
 async def test_samples_show_how_it_went(registry: Registry):
