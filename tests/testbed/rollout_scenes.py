@@ -7,6 +7,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 import psutil
@@ -126,7 +127,7 @@ class Survived:
     reason: str
     failures: Mapping[str, int]
     seconds_alone: float
-    """How long users of the stable version were answered again, and those of the candidate were not."""
+    """How long users of the stable version were answered again, and those of the candidate not; infinite: for good."""
 
     def __str__(self) -> str:
         """In one line."""
@@ -248,7 +249,7 @@ async def killed_worker(scene: Scene, seconds: float = 12.0) -> Survived:
         scene.stack.workers[0].start()
         rollout = await registry.until(name, {State.STATE_SUCCEEDED, *BACK}, timeout_seconds=120)
     later = [met for met in callers.met if met.begun > killed_at and met.arm]
-    back = {arm: min(met.ended for met in later if met.arm == arm) for arm in ("v1", "v2")}
+    back = {arm: min((met.ended for met in later if met.arm == arm), default=inf) for arm in ("v1", "v2")}
     return Survived(rollout.state, rollout.reason, callers.failures, back["v2"] - back["v1"])
 
 
