@@ -13,7 +13,8 @@ next one: if this process has to wait for a processor, that says nothing of the 
 The way that computes the most rows a second wins; of ways that are about as good, one with fewer callers, then the one
 that is quickest with a single row, which is what callers feel while there is little load. Where others kept the whole
 machine busy nobody knows how well one call would use all cores, so that it is easily overrated; then one with more
-callers wins, even if it seems somewhat slower: too few of them halve what a version can do, too many cost little.
+callers of one thread each wins, even if it seems somewhat slower: too few of them halve what a version can do, too many
+cost little.
 """
 
 from __future__ import annotations
@@ -218,7 +219,7 @@ def choose(trials: Sequence[Trial]) -> Way | None:
     if not best:
         return None
     if min(trial.slowed for trial in trials) >= BUSY:
-        return max(_good(best, GOOD_IN_DOUBT), key=lambda way: (way.callers, best[way]))
+        return max(_good(best, GOOD_IN_DOUBT), key=lambda way: (way.callers, way.threads > 0, best[way]))
     return min(_good(best, ABOUT_AS_GOOD), key=lambda way: (way.callers, _single(way, trials)))
 
 
