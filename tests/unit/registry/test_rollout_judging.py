@@ -92,6 +92,7 @@ def test_few_pairs_are_no_verdict_and_agreement_is_none_either():
     controller.copied(CANDIDATE, Pairs(300, 100))
     found = judgement(controller.rollout, controller.facts)
     assert found.verdict is Verdict.CONTINUE
+    assert found.sentence.startswith("No harm so far. But too few answers agree. 100 of 300 pairs agree")
     agreement = found.findings[1]
     assert agreement.verdict is Verdict.HARM
     assert agreement.log_e > agreement.threshold

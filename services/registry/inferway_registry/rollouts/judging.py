@@ -98,12 +98,14 @@ def _of_pairs(rollout: Rollout, facts: Facts, mirror: Mirror, min_pairs: int) ->
     )
     errors = judge(plan, phases).findings[0]
     enough = _enough(before.pairs + after.pairs, min_pairs)
-    findings = (errors, _agreement(before, mirror), enough)
+    agreed = _agreement(before, mirror)
+    findings = (errors, agreed, enough)
     if errors.verdict is Verdict.HARM:
         return Judgement(Verdict.HARM, f"The candidate does harm. {errors.sentence}", findings)
     if enough.verdict is Verdict.NO_DATA:
         return Judgement(Verdict.NO_DATA, f"Too little was seen. {enough.sentence}", findings)
-    return Judgement(Verdict.CONTINUE, f"No harm so far. {errors.sentence}", findings)
+    so_far = f"But too few answers agree. {agreed.sentence}" if agreed.verdict is Verdict.HARM else errors.sentence
+    return Judgement(Verdict.CONTINUE, f"No harm so far. {so_far}", findings)
 
 
 def _as_phase(pairs: int, stable_only: int, candidate_only: int) -> Phase:
