@@ -65,6 +65,7 @@ def endpoint_row(endpoint: resources_pb2.Endpoint) -> dict[str, Any]:
         "streams": stream_policy_name(endpoint.stream_policy),
         "rules": [f"{match_in_words(rule.match)} -> {rule.arm}" for rule in endpoint.match_rules],
         "rollout": endpoint.rollout.rollout.removeprefix("endpoints/").replace("/rollouts/", "/"),
+        "split": _split(endpoint.split) if endpoint.HasField("split") else None,
     }
 
 
@@ -90,6 +91,15 @@ def load_state(status: worker_service_pb2.VersionStatus) -> str:
 def pairs(mapping: dict[str, Any]) -> list[str]:
     """A mapping as the cells of a table show it."""
     return [f"{key} {value}" for key, value in mapping.items()]
+
+
+def _split(check: resources_pb2.SplitCheck) -> dict[str, Any]:
+    return {
+        "verdict": "as assigned" if check.mismatch == resources_pb2.SplitCheck.MISMATCH_NONE else "srm",
+        "units": {arm.arm: arm.units for arm in check.arms},
+        "answered": {arm.arm: arm.answered for arm in check.arms},
+        "explanation": check.explanation,
+    }
 
 
 def _runs(status: worker_service_pb2.VersionStatus) -> list[str]:

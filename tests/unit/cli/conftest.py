@@ -67,12 +67,13 @@ def inferway(registry: FakeRegistry, gateway: FakeGateway, tmp_path: Path) -> In
 
     async def run(*arguments: str) -> Done:
         async with asyncio.timeout(COMMAND_SECONDS):
-            return await asyncio.to_thread(_invoke, arguments, environment)
+            return await asyncio.to_thread(invoke, arguments, environment)
 
     return run
 
 
-def _invoke(arguments: tuple[str, ...], environment: dict[str, str]) -> Done:
+def invoke(arguments: tuple[str, ...], environment: dict[str, str]) -> Done:
+    """The command to its end, in this process; the calling thread waits."""
     with CliRunner().isolation(env=environment) as (stdout, stderr, _):
         try:
             code = main(arguments)

@@ -42,6 +42,8 @@ class FakeRegistry:
         self.policies: dict[str, resources_pb2.VersionPolicy] = {}
         self.automatic = True
         """Whether endpoints follow the newest version, or have arms that somebody set."""
+        self.split: resources_pb2.SplitCheck | None = None
+        """What is found of the split of every endpoint."""
         self.stream_policies: dict[str, resources_pb2.StreamPolicy.ValueType] = {}
         self.workers: list[resources_pb2.Worker] = []
         self.overtaken = False
@@ -212,7 +214,12 @@ class FakeRegistry:
         arm = resources_pb2.Arm(arm="v1", version=versions[-1], weight_basis_points=10_000)
         policy = self.stream_policies.get(request.name, resources_pb2.STREAM_POLICY_UNSPECIFIED)
         endpoint = resources_pb2.Endpoint(
-            name=request.name, arms=[arm], automatic=self.automatic, stream_policy=policy, etag="e1"
+            name=request.name,
+            arms=[arm],
+            automatic=self.automatic,
+            stream_policy=policy,
+            etag="e1",
+            split=self.split,
         )
         return endpoint_service_pb2.GetEndpointResponse(endpoint=endpoint)
 

@@ -52,6 +52,27 @@ async def test_a_manual_endpoint_keeps_its_traffic_until_it_is_automatic_again(
     assert both.code == 2
 
 
+async def test_endpoint_shows_what_each_arm_has_had_and_what_that_means(
+    inferway: Inferway, registry: FakeRegistry, saved_model: Path
+):
+    """Whoever split traffic by hand compares the arms by hand, and must know when they cannot be compared."""
+    await inferway("push", "affine", str(saved_model))
+    arms = [resources_pb2.SplitArm(arm=arm, units=units, answered=units) for arm, units in (("v1", 6000), ("v2", 2000))]
+    registry.split = resources_pb2.SplitCheck(
+        arms=arms, mismatch=resources_pb2.SplitCheck.MISMATCH_ASSIGNED, explanation="srm: look for it."
+    )
+    shown = await inferway("endpoint", "affine")
+    told = json.loads((await inferway("endpoint", "affine", "--json")).stdout)
+
+    assert shown.stdout.splitlines()[1:3] == ["units so far: v1 6,000 (75.00%), v2 2,000 (25.00%)", "srm: look for it."]
+    assert told["split"] == {
+        "verdict": "srm",
+        "units": {"v1": 6000, "v2": 2000},
+        "answered": {"v1": 6000, "v2": 2000},
+        "explanation": "srm: look for it.",
+    }
+
+
 async def test_push_says_that_traffic_will_move(inferway: Inferway, saved_model: Path):
     """The first version moves nobody; the second one takes everybody along."""
     first = await inferway("push", "affine", str(saved_model))

@@ -59,9 +59,18 @@ def endpoint(
     print_json(row) if as_json else _print_row(name, row)
 
 
+def _print_split(split: dict[str, Any]) -> None:
+    total = max(1, sum(split["units"].values()))
+    units = [f"{arm} {count:,} ({count / total:.2%})" for arm, count in split["units"].items()]
+    out.print(f"units so far: {', '.join(units)}", markup=False)
+    out.print(split["explanation"], markup=False)
+
+
 def _print_row(name: str, row: dict[str, Any]) -> None:
     follows = ", following the newest version" if row["automatic"] else ""
     out.print(f"{name}: {', '.join(pairs(row['arms'])) or 'no traffic yet'}{follows}", markup=False)
+    if row["split"]:
+        _print_split(row["split"])
     if row["next"]:
         out.print(f"next: {row['next']}, as soon as a worker has it ready", markup=False)
     for rule in row["rules"]:

@@ -124,6 +124,10 @@ def _print_status(status: dict[str, Any]) -> None:
         return
     workers = [{**row, "versions": pairs(row["versions"])} for row in status["workers"]]
     print_table("\nworkers", ("worker", "state", "versions"), workers, "no workers")
-    endpoints = [{**row, "traffic": pairs(row["arms"])} for row in status["endpoints"]]
-    columns = ("endpoint", "traffic", "next", "rollout")
+    endpoints = [
+        {**row, "traffic": pairs(row["arms"]), "split": row["split"] and row["split"]["verdict"]}
+        for row in status["endpoints"]
+    ]
+    is_split = any(row["split"] for row in endpoints)
+    columns = ("endpoint", "traffic", *(("split",) if is_split else ()), "next", "rollout")
     print_table("\nendpoints", columns, endpoints, "no endpoints: `inferway push NAME PATH`")

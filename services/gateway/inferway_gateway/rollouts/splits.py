@@ -19,7 +19,7 @@ from inferway_gateway.tensors import Answer
 MOST_SPLITS = 32
 """Endpoints that are counted; others are served."""
 MOST_UNITS = 20_000
-"""Keys and streams that are remembered of each, in some 2 MiB. Those that come later are not counted, whichever arm
+"""Keys and streams that are remembered of each, in some 3 MiB. Those that come later are not counted, whichever arm
 they get: that costs power, and misleads nobody."""
 MOST_BATCHES = 600
 """Batches that wait, one a second. Whoever holds them up for longer is taken for unanswered."""
