@@ -14,6 +14,7 @@ import pytest
 
 from inferway.registry.v1 import resources_pb2
 from tests.testbed.eta import EtaModel, train
+from tests.testbed.once import made_once
 from tests.testbed.processes import ServiceProcess
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
@@ -61,11 +62,13 @@ def eta(tmp_path_factory: pytest.TempPathFactory) -> EtaModel:
 @pytest.fixture(scope="session")
 def saved_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of SavedModels that tests.testbed.savedmodels describes."""
-    directory = tmp_path_factory.mktemp("models")
-    command = [sys.executable, "-m", "tests.testbed.savedmodels", str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return directory
+
+    def make(directory: Path) -> None:
+        command = [sys.executable, "-m", "tests.testbed.savedmodels", str(directory)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    return made_once(tmp_path_factory, "saved-models", make)
 
 
 @pytest.fixture(scope="session")

@@ -20,6 +20,7 @@ from inferway_inference.app import running
 from inferway_inference.runtimes.fake import FILE
 from inferway_inference.settings import InferenceSettings
 from tests.integration.inference.fake_registry import FakeRegistry
+from tests.testbed.once import made_once
 
 Worker = Callable[..., AbstractAsyncContextManager[Server]]
 
@@ -71,11 +72,13 @@ def fake_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tensorflow_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made by a process of its own: this one must not import TensorFlow."""
-    directory = tmp_path_factory.mktemp("tensorflow")
-    command = [sys.executable, "-m", "tests.integration.inference.make_savedmodels", str(directory)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return directory
+
+    def make(directory: Path) -> None:
+        command = [sys.executable, "-m", "tests.integration.inference.make_savedmodels", str(directory)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stderr[-2000:]
+
+    return made_once(tmp_path_factory, "tensorflow-models", make)
 
 
 @pytest.fixture
