@@ -134,7 +134,7 @@ clean: ## Remove everything that make has made, .venv too
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# What only computes or waits runs two at a time; then what uses or measures the whole machine, alone.
+# What does not care who else works runs side by side, since much of it waits; then what measures, alone.
 define in-two-steps
 beside=0; alone=0; \
 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not ($(ALONE) or compose)' || beside=$$?; \

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import psutil
-import pytest
 from numpy.typing import NDArray
 
 from inferway.registry.v1.resources_pb2 import RUNTIME_LITERT
@@ -22,8 +21,6 @@ from inferway.worker.v1 import worker_service_pb2 as pb
 from tests.integration.inference.gateway_side import GatewaySide, envelope, tensor, values_of
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
-
-pytestmark = pytest.mark.alone
 
 SECONDS = float(os.environ.get("INFERWAY_ABUSE_SECONDS", "12"))
 SEED = int(os.environ.get("INFERWAY_ABUSE_SEED", "20"))

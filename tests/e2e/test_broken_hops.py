@@ -12,7 +12,7 @@ from tests.testbed.fault_proxy import FaultProxy
 from tests.testbed.publishing import publish
 from tests.testbed.stack import Stack
 
-pytestmark = [pytest.mark.alone, pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 BREAKS = (FaultProxy.cut, FaultProxy.refuse, FaultProxy.hold)
 

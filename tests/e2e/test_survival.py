@@ -29,11 +29,16 @@ pytestmark = [pytest.mark.alone, pytest.mark.tensorflow, pytest.mark.slow]
 def pair(saved_models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A stack with two workers, for this module to break and mend."""
     with Stack(tmp_path_factory.mktemp("pair"), workers_count=2) as running:
-        publish(running.registry.target, "tiny", saved_models / "tiny")
+        publish_tiny(running, saved_models)
         for worker in running.workers:
             worker.wait_serving("model/tiny@1")
         running.gateway.wait_serving("model/tiny")
         yield running
+
+
+def publish_tiny(stack: Stack, saved_models: Path) -> None:
+    """In a process of its own, and there in a second: what is broken here are processes and ways, not TensorFlow."""
+    publish(stack.registry.target, "tiny", saved_models / "litert" / "tiny", runtime=resources_pb2.RUNTIME_LITERT)
 
 
 def kill(processes: list[psutil.Process]) -> None:
@@ -95,7 +100,7 @@ async def test_a_drained_worker_costs_no_call(pair: Stack) -> None:
 async def test_a_lone_worker_that_is_started_again_soon_costs_no_call(saved_models: Path, tmp_path: Path) -> None:
     """What comes in while nobody can answer waits a few seconds for whoever was there a moment ago."""
     with Stack(tmp_path) as stack:
-        publish(stack.registry.target, "tiny", saved_models / "litert" / "tiny", runtime=resources_pb2.RUNTIME_LITERT)
+        publish_tiny(stack, saved_models)
         stack.gateway.wait_serving("model/tiny")
         (worker,) = stack.workers
         runners = worker.children()
@@ -134,7 +139,7 @@ async def test_a_new_version_takes_over_without_a_failed_call(pair: Stack, saved
     """Versions roll out under traffic and nobody notices."""
     async with traffic(pair.gateway.target) as calls:
         await calls.until("version 1", 50)
-        await asyncio.to_thread(publish, pair.registry.target, "tiny", saved_models / "tiny")
+        await asyncio.to_thread(publish_tiny, pair, saved_models)
         await calls.until("version 2", 50)
 
     assert calls.failures == {}

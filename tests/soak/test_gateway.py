@@ -8,7 +8,7 @@ import pytest
 
 from tests.soak.gateway import servers, soak
 
-pytestmark = [pytest.mark.alone, pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 SECONDS = 10.0
 RATE = 100.0
