@@ -87,7 +87,7 @@ async def run_cycles(runtime: str, folder: Path, isolation: str, cycles: int) ->
     """What this process had when it was settled, and after as many `cycles` more."""
     threads = threading.active_count() + 1  # that of the loop's own pool, in which files are read
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    supply = RunnerSupply()
+    supply = RunnerSupply(spare_permitted=lambda _: True)  # as a worker with free memory
     options = LoaderOptions(warmup_seconds=0.05)
     loader = Loader(Folder(folder), supply, MemoryBudget(MemoryLimits()), options)  # type: ignore[arg-type]
     spec = VersionSpec("models/soak/versions/1", runtime, Manifest("soak", ()), (), 8, isolation=isolation)
