@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inferway.datatypes import Datatype
-from inferway_inference.batches import join_inputs, join_pieces, split_outputs
+from inferway_inference.batches import join_inputs, join_pieces, rows_by_tenant, split_outputs
 from inferway_inference.lane import cut
 from inferway_inference.runner.arrays import from_numpy
 from inferway_inference.signatures import Signature, TensorSpec
@@ -84,3 +84,11 @@ def test_padding_repeats_the_last_row():
 
     assert numbers.shape == (4, 2)
     assert np.frombuffer(numbers.parts[0], "f4").tolist() == [3000, 3001, 3002, 3003, 3002, 3003, 3002, 3003]
+
+
+def test_each_tenant_is_told_of_its_own_rows_alone():
+    """How busy the others are is nobody's business."""
+    requests = [admitted(n, rows, tenant=tenant) for n, (rows, tenant) in enumerate([(2, "a"), (3, "b"), (4, "a")])]
+    batch = Batch([part for request in requests for part in cut(request, 0, request.rows, 2)], DispatchReason.FULL)
+
+    assert rows_by_tenant(batch) == {"a": 6, "b": 3}
