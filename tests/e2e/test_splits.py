@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +33,8 @@ from tests.integration.registry.test_fleet import ready
 from tests.unit.cli.conftest import invoke
 
 __all__ = ["client"]  # a fixture of theirs
+LEASE_SECONDS = 2.0
+"""A third of how long the registry believes a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,24 +80,35 @@ def second_fails(envelope: worker_service_pb2.Envelope) -> Sequence[Tensor]:
 
 
 async def lease(client: Client, worker: FakeWorker) -> None:
-    """The worker says that it is there; for a minute."""
-    for _ in range(int(WAIT_SECONDS * 2)):
-        told = Worker(name=worker.name, boot_id="b", address=worker.address, versions=ready(DIGITS_1, DIGITS_2))
+    """The worker says that it is there, again and again."""
+    told = Worker(name=worker.name, boot_id="b", address=worker.address, versions=ready(DIGITS_1, DIGITS_2))
+    while True:
         await client.fleet.ReportWorker(fleet_service_pb2.ReportWorkerRequest(worker=told), timeout=CALL_SECONDS)
-        await asyncio.sleep(1)
+        await asyncio.sleep(LEASE_SECONDS)
+
+
+@asynccontextmanager
+async def serving_worker(client: Client) -> AsyncIterator[FakeWorker]:
+    """It has both versions, and its lease holds."""
+    worker = FakeWorker(versions=(DIGITS_1, DIGITS_2))
+    await worker.start()
+    leasing = asyncio.create_task(lease(client, worker))
+    try:
+        yield worker
+    finally:
+        leasing.cancel()
+        await worker.stop()
 
 
 @pytest.fixture
 async def bed(client: Client, tmp_path: Path) -> AsyncIterator[Bed]:
     """Half of the traffic goes to each version, by the gateway's routing, too."""
-    worker = FakeWorker(versions=(DIGITS_1, DIGITS_2))
-    await worker.start()
     for weights in (b"1", b"2"):
         await client.push(weights=weights)
     halves = [arm("v1", DIGITS_1, 5000), arm("v2", DIGITS_2, 5000)]
     await update(client, Endpoint(name="endpoints/digits", arms=halves))
-    leasing = asyncio.create_task(lease(client, worker))
     async with (
+        serving_worker(client) as worker,
         serving(running, settings_for(tmp_path / "gateway", client.target), name="gateway") as server,
         aio.insecure_channel(f"127.0.0.1:{server.port}") as channel,
     ):
@@ -103,8 +117,6 @@ async def bed(client: Client, tmp_path: Path) -> AsyncIterator[Bed]:
             while DIGITS_2 not in {envelope.version for envelope in worker.received}:
                 await bed.ask(1)
         yield bed
-        leasing.cancel()
-        await worker.stop()
 
 
 async def test_a_split_by_hand_is_seen_to_be_as_assigned(bed: Bed) -> None:
@@ -123,8 +135,7 @@ async def test_an_arm_that_answers_nobody_leaves_survivors(bed: Bed) -> None:
     bed.worker.compute = second_fails
     found = await bed.check(lambda check: check.mismatch == SplitCheck.MISMATCH_ANSWERED)
 
-    assert [arm.answered > 0.9 * arm.units for arm in found.arms] == [True, False]
-    assert "but v2 leaves more of them without an answer" in found.explanation
+    assert found.explanation.startswith("srm: units reach the arms as assigned, but v2 leaves more of them without")
 
 
 async def test_a_gateway_that_sends_units_elsewhere_is_found(bed: Bed) -> None:
