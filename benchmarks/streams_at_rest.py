@@ -5,6 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from benchmarks.streams_bed import STATEFUL, STATELESS, WIDE, Bed, Figures
 
@@ -14,6 +16,8 @@ REST_SECONDS = 10.0
 SETTLE_SECONDS = 3.0
 GIVEN_BACK_SECONDS = 10.0
 STREAMS_PER_CONNECTION = 100
+WAVE_STREAMS = 2_000
+"""Opened at once. Each sends an item, and what a queue has no room for is refused."""
 STALLED_ROWS = 256
 """Of an item whose answer nobody reads: 3 kB."""
 MAX_WORSE, MAX_WORSE_SECONDS = 0.10, 0.5e-3
@@ -35,8 +39,8 @@ def idle_streams(bed: Bed, count: int) -> Iterator[str]:
 
 def _idle(bed: Bed, model: str, fields: dict[str, bool], count: int) -> str:
     payloads, before, began = bed.payloads(model), bed.gateway_bytes(), time.monotonic()
-    rest = {"streams": count, "items": 1, "acknowledge": int(bool(fields)), "channels": _connections(count)}
-    with bed.held(payloads.opening(**fields), payloads.message(rows=1), READY_SECONDS, **rest):
+    rest = {"items": 1, "acknowledge": int(bool(fields))}
+    with _in_waves(bed, payloads.opening(**fields), payloads.message(rows=1), count, **rest):
         opened_in = time.monotonic() - began
         time.sleep(SETTLE_SECONDS)
         each = (bed.gateway_bytes() - before) / count
@@ -46,6 +50,16 @@ def _idle(bed: Bed, model: str, fields: dict[str, bool], count: int) -> str:
     time.sleep(SETTLE_SECONDS)
     left = (bed.gateway_bytes() - before) / MIB
     return f"{each / 1024:.1f} KiB each, {cpu:.1%} of a CPU, open in {opened_in:.0f} s; {left:.0f} MiB stay afterwards"
+
+
+@contextmanager
+def _in_waves(bed: Bed, opening: Path, message: Path, count: int, **rest: float) -> Iterator[None]:
+    with ExitStack() as held:
+        for first in range(0, count, WAVE_STREAMS):
+            wave = min(WAVE_STREAMS, count - first)
+            options = {**rest, "streams": wave, "channels": _connections(wave)}
+            held.enter_context(bed.held(opening, message, READY_SECONDS, **options))
+        yield
 
 
 def stalled_readers(bed: Bed, count: int, rounds: int) -> Iterator[str]:
