@@ -95,6 +95,17 @@ def test_a_version_that_was_loaded_again_starts_slowly_again(bed: Bed):
     assert (cold, bed.candidate.events) == ({}, {"above_p95": 1, "above_p99": 1})
 
 
+def test_a_link_that_breaks_for_a_moment_makes_nobody_cold(bed: Bed):
+    """Nothing was loaded: a version that is slow must not get ten seconds more for each hiccup of a network."""
+    bed.warm_up()
+    bed.away.update((V1, V2))
+    bed.ask("v1", NoWorker("gone"))
+    bed.away.clear()
+    bed.ask("v2", seconds=5.0)
+
+    assert bed.candidate.events == {"above_p95": 1, "above_p99": 1}
+
+
 def test_a_candidate_that_does_not_come_back_is_stopped_in_the_end(bed: Bed):
     """Its users meet nothing but errors, and the stable version is there for them."""
     restart(bed)

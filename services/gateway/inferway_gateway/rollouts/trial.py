@@ -47,7 +47,7 @@ class Trial:
     ) -> None:
         """Nothing was met. `on_brake` is called once, if the candidate is to get nothing from now on."""
         self.plan, self.mirrors = plan, mirrors
-        self._truce, self._sides, self._fair_from = truce, Sides("", ""), -inf
+        self._truce, self._sides = truce, Sides("", "")
         self._on_brake = on_brake
         self.tally = Tally()
         self.profile = Profile(random)
@@ -91,8 +91,7 @@ class Trial:
 
     def is_fair(self, envelope: Envelope, now: float) -> bool:
         """Whether what becomes of it says anything of its version: there was no truce since it came."""
-        self._fair_from = self._truce.fair_from(self._sides, now)
-        return envelope.received_at >= self._fair_from
+        return envelope.received_at >= self._truce.fair_from(self._sides, now)
 
     def failed(self, watch: Watch, envelope: Envelope, error: InferwayError, seconds: float) -> None:
         """It ended with an error."""
@@ -123,8 +122,8 @@ class Trial:
             self._place(watch, reading.figures)
 
     def _is_compared(self, watch: Watch, envelope: Envelope) -> bool:
-        """After each load a version is slow at first."""
-        warm_at = max(self._warm_at, self._fair_from + SLOW_START_SECONDS)
+        """After each load a version is slow at first; if both were loaded at the same time, both are."""
+        warm_at = max(self._warm_at, self._truce.uneven_until + SLOW_START_SECONDS)
         return watch.is_judged and envelope.received_at >= warm_at
 
     def _time(self, watch: Watch, seconds: float) -> None:

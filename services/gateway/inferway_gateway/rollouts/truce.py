@@ -24,6 +24,8 @@ class Truce:
         self._is_away = is_away
         self._alone_since: float | None = None
         self._fair_from = -inf
+        self.uneven_until = -inf
+        """When one of them was last known to be missing without the other: since then, one is colder."""
 
     def fair_from(self, sides: Sides, now: float) -> float:
         """Whoever came before is not judged, on either side; infinite while nobody is."""
@@ -31,6 +33,7 @@ class Truce:
         if all(away):
             self._alone_since, self._fair_from = None, inf
         elif any(away):
+            self.uneven_until = now
             self._alone_since = now if self._alone_since is None else self._alone_since
             ends_at = self._alone_since + MOST_SECONDS
             self._fair_from = inf if now < ends_at else ends_at
