@@ -1,6 +1,10 @@
 """What tracing costs: the same load with tracing off, sampled at 1 %, and on for every request, interleaved.
 
 python benchmarks/tracing_cost.py        about 2 minutes; prints server CPU seconds per 1,000 requests and the rate
+
+Many short rounds rather than few long ones, since the machine's speed moves more within a minute than 1 % of tracing
+costs. Each run is compared with the one without tracing of its own round; printed are the median of these ratios and
+the range of their middle half.
 """
 
 from __future__ import annotations
@@ -22,8 +26,8 @@ from tests.testbed.publishing import publish  # noqa: E402
 from tests.testbed.stack import Stack  # noqa: E402
 
 RATIOS = {"off": "0", "1 %": "0.01", "all": "1"}
-ROUNDS = 3
-SECONDS = 4.0
+ROUNDS = 10
+SECONDS = 2.0
 
 
 def traced_stack(directory: Path, receiver: str, ratio: str) -> Stack:
@@ -41,6 +45,15 @@ def traced_stack(directory: Path, receiver: str, ratio: str) -> Stack:
 def server_of(stack: Stack) -> Server:
     """Its gateway, with the CPU time of all its processes."""
     return Server(stack.gateway.target, lambda: sum(process.cpu_seconds() for process in stack.processes), "tiny")
+
+
+def line(label: str, runs: list[dict[str, float]], off: list[dict[str, float]]) -> str:
+    """One line of the result: `runs` beside those `off` of the same rounds."""
+    cpu_seconds, rate = (statistics.median(run[key] for run in runs) for key in ("cpu", "rate"))
+    ratios = [run["cpu"] / without["cpu"] - 1 for run, without in zip(runs, off, strict=True)]
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    spread = f"{middle:+.1%} CPU ({low:+.1%} to {high:+.1%})"
+    return f"tracing {label:4} {rate:6.0f}/s  {cpu_seconds:.3f} CPU s per 1,000  {spread}"
 
 
 def main() -> int:
@@ -63,10 +76,8 @@ def main() -> int:
         for turn in range(ROUNDS):
             for label in RATIOS if turn % 2 == 0 else reversed(RATIOS):
                 runs[label].append(measure(Load("unary", 64), server_of(stacks[label]), payload, SECONDS))
-    off = statistics.median(run["cpu"] for run in runs["off"])
     for label, each in runs.items():
-        cpu_seconds, rate = (statistics.median(run[key] for run in each) for key in ("cpu", "rate"))
-        print(f"tracing {label:4} {rate:6.0f}/s  {cpu_seconds:.3f} CPU s per 1,000  {cpu_seconds / off - 1:+.1%} CPU")
+        print(line(label, each, runs["off"]))
     return 0
 
 
