@@ -5,6 +5,10 @@ a call needs no hand-over between threads. Quick calls are computed without pass
 would take longer. Orders other than calls are carried out during the turn, which is why they
 keep their order; loading takes long and has a thread of its own.
 
+A model that is unloaded takes the threads with it that computed: TensorFlow keeps by thread, for all sessions, what
+oneDNN prepared for an operation, and a thread that computed with all cores would go on to split operations for them
+although the copy that stays has but one.
+
 The process ends when the front closes the socket, and is killed with the front should that die first.
 """
 
@@ -77,7 +81,9 @@ class Serving:
         self._frames = deque[tuple[Kind, memoryview]]()
         self._turn, self._sending, self._books = threading.Lock(), threading.Lock(), threading.Lock()
         self._callers = 1
-        self._numbers = {0}
+        self._first = 0
+        """Number of the first caller that may stay; older ones go after what they compute."""
+        self._numbers = set[int]()
         """Callers that are there."""
         self._threads: list[threading.Thread] = []
         self._ended = self._serves = self._quick = False
@@ -91,9 +97,9 @@ class Serving:
 
     def run(self) -> None:
         """Serves until the socket ends."""
-        self._serve(0)
-        for thread in self._threads:
-            thread.join()
+        self._start_callers()
+        while threads := [thread for thread in self._threads if thread.is_alive()]:
+            threads[0].join()
 
     def _serve(self, number: int) -> None:
         while True:
@@ -108,7 +114,7 @@ class Serving:
 
     def _next_call(self, number: int) -> memoryview | None:
         """None once the caller of this number, who has the turn, is not needed any more."""
-        while number < self._callers and not self._ended:
+        while self._first <= number < self._first + self._callers and not self._ended:
             if not self._frames:
                 data = self._control.recv(_READ_BYTES)
                 self._ended = not data
@@ -180,10 +186,15 @@ class Serving:
                 self._unwanted.add(order["model"])
         if model is not None:
             self._start(Model.close, model)
+            self._first = max(self._numbers) + 1
+            self._start_callers()
 
     def _set_callers(self, order: dict[str, Any]) -> None:
         self._callers = order["callers"]
-        for number in set(range(self._callers)) - self._numbers:
+        self._start_callers()
+
+    def _start_callers(self) -> None:
+        for number in set(range(self._first, self._first + self._callers)) - self._numbers:
             self._numbers.add(number)
             self._start(self._serve, number)
 
