@@ -36,7 +36,7 @@ from inferway_inference.tensors import Array
 _LOG = logging.getLogger(__name__)
 
 ABOUT_AS_GOOD, GOOD_IN_DOUBT = 0.93, 0.7
-BUSY = 1.25
+BUSY = 1.1
 """A machine on which every way of running a version takes at least so many times as long as it should."""
 TURNS = 3
 ENOUGH_CALLS = 20
