@@ -7,8 +7,9 @@ half a second for one whose calls take 20 ms. The middle one counts. A size that
 out.
 
 What others took of the machine meanwhile is reckoned back: where half of it is taken two callers reach no more than
-one, and would never be chosen. Of calls that take long only what the model took counts, and never the time until the
-next one: if this process has to wait for a processor, that says nothing of the model.
+one, and would never be chosen. Of calls of one thread that take long only what the model took counts, and never the
+time until the next one: if this process has to wait for a processor, that says nothing of the model. The threads of one
+call wait for one another, too, so there it cannot be told apart.
 
 The way that computes the most rows a second wins; of ways that are about as good, one with fewer callers, then the one
 that is quickest with a single row, which is what callers feel while there is little load. Where others kept the whole
@@ -134,7 +135,7 @@ class Turn:
 
     def calls_per_second(self, used: Usage, seconds: float, cores: int) -> float:
         """On an idle machine, given what its process `used` in the `seconds` until no call was under way any more."""
-        if not used.ran_ns or not self.long:
+        if not used.ran_ns or not self.long or self.way.threads != 1:
             return undisturbed(used, seconds, cores) * self.in_time / (self.ended - self.began)
         side_by_side = self.way.callers / statistics.fmean(self.seconds) * used.slowed
         return min(side_by_side, cores * len(self.seconds) / (used.ran_ns / 1e9))
