@@ -44,7 +44,7 @@ class Standing(NamedTuple):
 
     state: LoadState
     cause: str = ""
-    """Why, when the state is FAILED."""
+    """Why it failed last, until it is READY."""
 
     @property
     def is_tried(self) -> bool:
@@ -115,11 +115,14 @@ def why_not(version: Version, workers: Iterable[Worker]) -> InferwayError:
     connected = [standing for worker, standing in present if worker.links_up]
     if not connected:
         return NoWorker(f"no worker is connected that could serve {version.name}", model=model, version=number)
-    causes = [s.cause for s in connected if s is not None and s.state is LoadState.FAILED]
-    if causes and len(causes) == len([s for s in connected if s is not None]):
-        message = f"{version.name} could not be loaded: {causes[0]}"
-        return VersionLoadFailed(message, model=model, version=number, cause=causes[0])
-    return VersionNotReady(f"{version.name} is being loaded", model=model, version=number)
+    standings = [standing for standing in connected if standing is not None]
+    cause = next((standing.cause for standing in standings if standing.cause), "")
+    if standings and all(standing.state is LoadState.FAILED for standing in standings):
+        return VersionLoadFailed(
+            f"{version.name} could not be loaded: {cause}", model=model, version=number, cause=cause
+        )
+    again = f" again, after: {cause}" if cause else ""
+    return VersionNotReady(f"{version.name} is being loaded{again}", model=model, version=number)
 
 
 def why_withdrawn(name: str, version: Version | None, workers: Iterable[Worker]) -> InferwayError:

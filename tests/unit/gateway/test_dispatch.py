@@ -149,6 +149,17 @@ async def test_a_version_that_is_kept_for_streams_only_is_spoken_of_like_any_oth
     assert type(why_not(version(1, wanted=False), [worker, Worker("127.0.0.1:2", links_up=1)])) is kind
 
 
+def test_who_waits_for_a_version_that_is_tried_again_learns_why_it_failed() -> None:
+    """Being loaded sounds as if all were well."""
+    standing = Standing(LoadState.LOADING, "its process was killed by SIGABRT")
+    worker = Worker("127.0.0.1:1", standings={V1: standing}, links_up=1)
+
+    error = why_not(version(1), [worker])
+
+    assert isinstance(error, VersionNotReady)
+    assert str(error).endswith("is being loaded again, after: its process was killed by SIGABRT")
+
+
 async def test_the_worker_with_fewer_rows_is_chosen() -> None:
     """Rows are the measure of work."""
     bench = Bench()

@@ -134,6 +134,16 @@ def test_people_are_told_what_a_canary_waits_for():
     assert outlook(controller) == ""
 
 
+def test_people_are_told_that_outputs_are_waited_for_too():
+    """They count from a later moment than units, so units alone may be there and nothing goes on."""
+    controller = running()
+    controller.count(met(6600), replace(met(290), units=349, newcomers=349))
+    controller.look(10.0)
+    assert "has met 300 units (349 so far), as many of its outputs could be compared (290 so far) and no harm" in (
+        outlook(controller)
+    )
+
+
 def test_people_are_told_what_proof_and_what_silence_lead_to():
     """Where the spec asks for something else than the default."""
     asked = replace(spec(), judging=Judging(errors_not_inferior=2.0), on_inconclusive=OnInconclusive.ROLL_BACK)

@@ -62,6 +62,13 @@ def phases_of(rollout: Rollout, facts: Facts) -> list[Phase]:
     ]
 
 
+def fewest_outputs(rollout: Rollout, facts: Facts) -> int | None:
+    """How often that output of the candidate was seen which was seen least; None if outputs are not compared."""
+    compared = [metric.output for metric in plan_of(rollout, facts).metrics if isinstance(metric, Drift)]
+    canaries = [phase.canary.bins for phase in phases_of(rollout, facts)]
+    return min((sum(sum(bins.get(output, ())) for bins in canaries) for output in compared), default=None)
+
+
 def pairs_of(rollout: Rollout, facts: Facts) -> tuple[Pairs, Pairs]:
     """Copies that the candidate got, of what users asked the stable version; and the other way round."""
     none = Pairs()

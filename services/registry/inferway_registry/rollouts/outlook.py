@@ -63,6 +63,9 @@ def _canary(rollout: Rollout, strategy: Canary, facts: Facts) -> str:
     held = f"{words.span(hold)} ({_left(rollout, facts, hold)} to go)"
     candidate, needed = words.version(rollout.spec.candidate), rollout.spec.judging.min_units
     needs = f"{candidate} has met {needed:,} units ({units:,} so far)"
+    outputs = judging.fewest_outputs(rollout, facts)
+    if outputs is not None and outputs < min(units, needed):
+        needs += f", as many of its outputs could be compared ({outputs:,} so far)"
     proof = rollout.spec.judging.errors_not_inferior
     if proof is not None and canary.asks_proof(rollout, strategy):
         needs += f", errors are proven to be less than {proof:g} times as frequent"
