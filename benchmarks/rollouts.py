@@ -1,4 +1,4 @@
-"""Rollouts under 200 calls a second, with real models and processes: `make rollouts`, two minutes.
+"""Rollouts under 200 calls a second, with real models and processes: `make rollouts`, six minutes.
 
 Bad candidates with 5 % of the calls, a good one that goes all the way, another whose worker is killed meanwhile, and
 copies to a version whose process is stopped. What is printed stands in docs/rollouts.md.
@@ -34,7 +34,7 @@ SCENES: dict[str, Callable[[Scene], Awaitable[object]]] = {
     "abort": aborted_candidate,
     "good": lambda scene: good_candidate(scene, ((500, 10.0), (2500, 10.0), (5000, 10.0))),
     "killed": killed_worker,
-    "shadow": lambda scene: stopped_shadow(scene, 8.0),
+    "shadow": lambda scene: stopped_shadow(scene, 6.0, 12),
 }
 
 

@@ -31,7 +31,7 @@ from inferway_gateway.rollouts.copier import (
     TURN_SECONDS,
     CopyObserver,
 )
-from inferway_gateway.rollouts.mirror import SHADOW
+from inferway_gateway.rollouts.mirror import MAX_COPIES_OF_ONE, SHADOW
 from inferway_gateway.routing import bucket_of
 from inferway_gateway.signature import Signature, TensorSpec
 from inferway_gateway.state import StatePlan, StateSpec
@@ -296,9 +296,9 @@ async def test_copies_are_dropped_while_memory_is_short() -> None:
 
 
 async def test_so_many_copies_are_kept_and_newer_ones_dropped() -> None:
-    """A version that does not answer must cost memory that was agreed upon, and no more."""
+    """A version that does not answer must cost what was agreed upon, and no more."""
     bench = MirrorBench()
-    for _ in range(MAX_COPIES + 20):
+    for _ in range(MAX_COPIES_OF_ONE + 20):
         bench.end(bench.send(), FINE)
     bench.turn()
     dropped = bench.figures.dropped
@@ -308,14 +308,22 @@ async def test_so_many_copies_are_kept_and_newer_ones_dropped() -> None:
     bench.pair(FINE, FINE)
 
     assert dropped == 20
-    assert len(bench.sent) == MAX_COPIES + 1, "there is room again"
-    assert bench.figures.pairs == MAX_COPIES + 1
+    assert len(bench.sent) == MAX_COPIES_OF_ONE + 1, "there is room again"
+    assert bench.figures.pairs == MAX_COPIES_OF_ONE + 1
+
+
+async def test_so_many_copies_of_all_versions_are_kept_and_newer_ones_dropped() -> None:
+    """However many rollouts there are."""
+    idle = copier(_unsent)
+    taken = [idle.take(_Copy(1), 4) for _ in range(MAX_COPIES + 1)]
+
+    assert taken == [True] * MAX_COPIES + [False]
 
 
 async def test_while_there_is_no_room_answers_are_not_even_read() -> None:
     """Reading copies them, before their users get them; and a version that hangs leaves no room for long."""
     bench = MirrorBench()
-    for _ in range(MAX_COPIES):
+    for _ in range(MAX_COPIES_OF_ONE):
         bench.end(bench.send(), FINE)
     flight = bench.send()
     bench.end(flight, _Unreadable())

@@ -30,6 +30,9 @@ TIMES_THE_BUDGET = 2.0
 """How long a copy may take, compared with what the caller gave the request: it is served last."""
 LONG_SECONDS = 10.0
 """A copy gets no more, unless the request itself had more."""
+MAX_COPIES_OF_ONE = 200
+"""Of a version, taken and not yet compared: one that does not answer has next to no work done for it, and the others'
+copies find room."""
 _SALT = "/mirror"
 _NAMES = FieldNames("", "", "", "")
 """For errors that nobody reads."""
@@ -68,6 +71,7 @@ class Mirror:
         primary = sides.candidate if self.mirrored_is_stable else sides.stable
         self.figures = MirrorFigures(primary, plan.version, Examples(plan.examples))
         self._salt, self._version_of, self._copier, self._is_away = salt + _SALT, version_of, copier, is_away
+        self._copies = 0
 
     @property
     def is_away(self) -> bool:
@@ -86,15 +90,20 @@ class Mirror:
             return
         if isinstance(outcome, InferwayError) and (was_shed(outcome) or not is_versions_fault(outcome)):
             return
+        if self._copies >= MAX_COPIES_OF_ONE or self._copier.is_full:  # first: the user waits meanwhile
+            self.figures.dropped += 1
+            return
         question = self._question(envelope)
         if question is None:
             return
-        if self._copier.is_full:  # first: the user waits while an answer is taken
+        if self._copier.take(Pair(self, envelope, question, _taken(outcome), seconds), COPY.criticality):
+            self._copies += 1
+        else:
             self.figures.dropped += 1
-            return
-        pair = Pair(self, envelope, question, _taken(outcome), seconds)
-        if not self._copier.take(pair, COPY.criticality):
-            self.figures.dropped += 1
+
+    def compared(self) -> None:
+        """One of its copies is done with."""
+        self._copies -= 1
 
     def _question(self, envelope: Envelope) -> Question | None:
         """What to ask the mirrored version; None if that cannot be asked."""
@@ -199,6 +208,7 @@ class Pair:
     def compare(self, outcome: Answer | InferwayError, seconds: float) -> None:
         """See `Copy`. Where neither was answered there is nothing to compare."""
         figures, primary = self._mirror.figures, self._primary
+        self._mirror.compared()
         if isinstance(outcome, InferwayError):
             if was_shed(outcome) or self._met_what_users_do_not(outcome, seconds):
                 figures.dropped += 1
