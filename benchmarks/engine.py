@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import loadgen  # noqa: E402 - the root is on the path only now
 from benchmarks.engine_goodput import OWN, Goodput  # noqa: E402
-from benchmarks.engine_swaps import Swaps, ask  # noqa: E402
+from benchmarks.engine_swaps import INFER, Swaps, ask  # noqa: E402
 from benchmarks.inputs import inputs  # noqa: E402
 from inferway.foreign.inference import grpc_service_pb2 as oip  # noqa: E402
 from inferway.registry.v1 import resources_pb2  # noqa: E402
@@ -41,7 +41,6 @@ from tests.testbed.publishing import publish  # noqa: E402
 from tests.testbed.stack import Stack  # noqa: E402
 
 OUT = ROOT / ".bench"
-INFER = "/inferway.worker.v1.WorkerService/Infer"
 WAYS = tuple((rows, callers) for rows in (1, 8, 32) for callers in (1, 2))
 AS_SHIPPED = {"INFERWAY_INFERENCE_WARMUP_SECONDS": "2"}
 """Stacks of tests take less time to compare ways of running a version."""
@@ -235,7 +234,7 @@ def run(directory: Path, options: argparse.Namespace) -> dict[str, Any]:
                 ("process", "mobilenet", 32, 2),
             )
         ],
-        "swaps": lambda engine: Swaps(engine.stack, models, options.swaps, request).run(),
+        "swaps": lambda engine: Swaps(engine.stack, models, options.swaps, OUT / "bin", request).run(),
     }
     for name in options.measures:
         print(f"{name} …", flush=True)

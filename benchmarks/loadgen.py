@@ -46,6 +46,21 @@ def predict_streams(binary: Path, target: str, opening: Path, message: Path, **o
     return _load(_predict_streams(binary, target, opening, message, options))
 
 
+class Paced:
+    """Unary calls at a fixed rate, from now on, whatever comes back."""
+
+    def __init__(self, binary: Path, target: str, method: str, payload: Path, rate: float) -> None:
+        """So many calls a second."""
+        command: list[str | Path] = [binary / "grpcpace", target, method, payload, str(rate)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def stop(self) -> list[float]:
+        """Milliseconds of every call, from when it was due; raises RuntimeError if one failed."""
+        output, _ = self._process.communicate(timeout=60)
+        milliseconds: list[float] = _result(output)["ms"]
+        return milliseconds
+
+
 @contextmanager
 def held_streams(
     binary: Path, target: str, opening: Path, message: Path, ready_seconds: float, **options: float

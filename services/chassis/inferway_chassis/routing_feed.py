@@ -52,6 +52,7 @@ class RoutingFeed:
         self._last = RoutingSnapshot()
         self._heard_at: float | None = None
         self._task: asyncio.Task[None] | None = None
+        self._writing: asyncio.Future[None] | None = None
         self._changed = asyncio.Event()
         self.synchronised = False
         """There is a usable snapshot, fresh or from disk."""
@@ -73,10 +74,12 @@ class RoutingFeed:
         await self._changed.wait()
 
     async def stop(self) -> None:
-        """Ends the watch."""
+        """Ends the watch; what is being kept is on disk then."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        if self._writing is not None:
+            await asyncio.gather(self._writing, return_exceptions=True)
 
     def _load(self) -> None:
         try:
@@ -120,15 +123,19 @@ class RoutingFeed:
                     return heard
                 heard, self._heard_at = True, self._clock()
                 if response.HasField("snapshot"):
-                    self._receive(response.snapshot)
+                    await self._receive(response.snapshot)
         finally:
             call.cancel()
 
-    def _receive(self, snapshot: RoutingSnapshot) -> None:
+    async def _receive(self, snapshot: RoutingSnapshot) -> None:
+        """Requests go on while the disk takes its 10 ms; the next snapshot waits."""
         if not self._accept(snapshot):
             return
+        self._writing = asyncio.ensure_future(
+            asyncio.to_thread(replace_durably, self._path, snapshot.SerializeToString())
+        )
         try:
-            replace_durably(self._path, snapshot.SerializeToString())
+            await asyncio.shield(self._writing)
         except OSError:
             _LOG.exception("the snapshot cannot be kept on disk; a restart without the registry would miss it")
 

@@ -241,12 +241,12 @@ async def test_what_is_loaded_beside_others_lets_them_go_first(registry: FakeReg
         slow = fake_model(factor=2, batch_seconds=0.01)
         await registry.put(model_version(V2, slow), slow)
         await gateway.ready(V2, pb.LOAD_STATE_WARMING)
-        beside = sorted(runner.nice() for runner in runners())
+        beside = sorted(map(priority, runners()))
         await gateway.ready(V2)
         await doubles(gateway, 2, V2)
 
-        assert beside[0] == 0 < beside[1]
-        assert [runner.nice() for runner in runners()] == [0, 0]
+        assert beside == [(os.SCHED_OTHER, 0), (os.SCHED_IDLE, 0)]
+        assert [priority(runner) for runner in runners()] == [(os.SCHED_OTHER, 0)] * 2
 
 
 async def test_a_version_that_does_not_fit_is_refused_and_harms_nobody(registry: FakeRegistry, worker: Worker):
@@ -273,6 +273,11 @@ async def test_the_next_load_takes_the_spare_process(registry: FakeRegistry, wor
 
         assert set(first_two) < set(await processes(gateway, 3))
     assert runners() == []
+
+
+def priority(process: psutil.Process) -> tuple[int, int]:
+    """Its class and niceness."""
+    return os.sched_getscheduler(process.pid), process.nice()
 
 
 async def processes(gateway: GatewaySide, count: int) -> list[psutil.Process]:

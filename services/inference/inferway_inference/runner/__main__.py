@@ -2,7 +2,10 @@
 
 import sys
 
-from inferway_inference.runner.serve import main
+from inferway_inference.runner import priority
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    priority.PROCESS.lower()  # what follows are imports; the first order says how urgent the rest is
+    from inferway_inference.runner.serve import main
+
+    main(sys.argv[1:])

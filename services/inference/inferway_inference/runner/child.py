@@ -61,11 +61,14 @@ class Child(asyncio.Protocol):
         self.stderr.extend(line.decode(errors="replace") for line in lines)
 
     def _reap(self, pidfd: int) -> None:
+        """In a thread: the kernel takes up to 50 ms to let go of a large process, and nobody here may wait so long."""
         self._loop.remove_reader(pidfd)
         os.close(pidfd)
-        status = self._process.wait()
+        self._loop.run_in_executor(None, self._process.wait).add_done_callback(self._reaped)
+
+    def _reaped(self, waited: asyncio.Future[int]) -> None:
         if not self._exited.done():
-            self._exited.set_result(status)
+            self._exited.set_result(waited.result())
 
 
 def describe_status(status: int) -> str:
