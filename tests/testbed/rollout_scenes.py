@@ -257,7 +257,7 @@ async def _window(callers: Callers, calls: int) -> Window:
         await callers.ends(calls // 10)
         callers.met.clear()
         before, began = _stolen_seconds(), callers.now()
-        await callers.ends(calls, timeout_seconds=60 + calls)
+        await callers.ends(calls, timeout_seconds=SETTLING_SECONDS)
         stolen = (_stolen_seconds() - before) / (callers.now() - began) / (psutil.cpu_count() or 1)
     finally:
         gc.enable()

@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 
 def main(arguments: list[str]) -> NoReturn:
-    """Entry point. Ends the process without tidying up, which takes a framework 100 ms of both cores."""
+    """Entry point. Ends the process without tidying up: nothing of it is needed, and others serve meanwhile."""
     parser = argparse.ArgumentParser(prog="python -m inferway_inference.runner")
     parser.add_argument("--socket", type=int, required=True)
     parser.add_argument("--parent", type=int, required=True)
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> NoReturn:
     with socket.socket(fileno=given.socket) as control:
         serving = Serving(control, [Arena(fd) for fd in given.inputs], [Arena(fd) for fd in given.outputs])
         _or_die(Serving.run, serving)
-        priority.PROCESS.be_nice()  # giving back the memory takes as long, and others serve meanwhile
+        priority.PROCESS.be_nice()  # the kernel still has its memory to take back
     os._exit(0)
 
 
